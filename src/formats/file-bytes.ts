@@ -1,5 +1,5 @@
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { CheckpointError } from "./checkpoint-error.ts";
 
 /** The bytes of one file, read by range: whatever is not asked for stays on disk. */
@@ -48,6 +48,12 @@ export function bytesOf(name: string, bytes: Uint8Array): FileBytes {
     },
     async close() {},
   };
+}
+
+/** The names in a folder; undefined when `path` is no folder. Throws CheckpointError IO. */
+export async function listFolder(path: string): Promise<ReadonlySet<string> | undefined> {
+  const info = await attempt(path, () => stat(path));
+  return info.isDirectory() ? new Set(await attempt(path, () => readdir(path))) : undefined;
 }
 
 function fileBytes(path: string, size: number, handle: FileHandle): FileBytes {
