@@ -1,0 +1,204 @@
+import process from "node:process";
+import { packageVersion } from "../packages.ts";
+import { NoAdapter } from "./errors.ts";
+import {
+  ensureVulkanLoader,
+  type Loader,
+  softwareAdapterMissing,
+  softwareEnvironment,
+} from "./software-adapter.ts";
+
+/** "auto": a GPU if there is one, else the software adapter. "gpu": no software. Anything else: part of an adapter's name. */
+export type AdapterChoice = "auto" | "gpu" | "software" | (string & {});
+
+/** "safe" checks everything; "fast" leaves out validation, bounds checks and clearing: for benchmarks of tested kernels. */
+export type GpuProfile = "safe" | "fast";
+
+/** What runs the kernels, for people and for result files. */
+export interface AdapterInfo {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  /** A CPU that plays GPU: correct, slow, no benchmark. */
+  readonly software: boolean;
+  readonly runtime: "node" | "deno";
+  /** "webgpu 0.6.2 (Dawn)" or "Deno 2.9.6". */
+  readonly implementation: string;
+  readonly loader: Loader;
+  readonly profile: GpuProfile;
+  readonly features: readonly string[];
+  readonly subgroupSize: number | undefined;
+}
+
+/** An adapter, and whatever must stay referenced as long as its device lives. */
+export interface OpenedAdapter {
+  readonly adapter: GPUAdapter;
+  readonly instance: GPU;
+  readonly info: AdapterInfo;
+}
+
+/** Dawn's toggles; docs/webgpu-facts in the house documents say what each does. */
+const ENABLE: Record<GpuProfile, readonly string[]> = {
+  safe: ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"],
+  fast: [
+    "allow_unsafe_apis",
+    "vulkan_enable_f16_on_nvidia",
+    "skip_validation",
+    "disable_robustness",
+    "disable_workgroup_init",
+    "disable_polyfills_on_integer_div_and_mod",
+    "use_vulkan_memory_model",
+  ],
+};
+const DISABLE = ["timestamp_quantization"];
+
+const SOFTWARE_NAME = "SwiftShader Device (Subzero)";
+
+export const isDeno = "Deno" in globalThis;
+
+interface DawnModule {
+  create(flags: string[]): GPU;
+  globals: Record<string, unknown>;
+}
+
+let dawn: Promise<DawnModule> | undefined;
+
+/** Dawn, loaded once: after the Vulkan loader, and never on Deno. */
+function loadDawn(): Promise<DawnModule> {
+  dawn ??= (import("webgpu") as Promise<DawnModule>).then((module) => {
+    // GPUBufferUsage and friends are read as globals, on Deno as here.
+    Object.assign(globalThis, module.globals);
+    return module;
+  });
+  return dawn;
+}
+
+function dawnInstance(module: DawnModule, profile: GpuProfile, extra: string[]): GPU {
+  return module.create([
+    `enable-dawn-features=${ENABLE[profile].join(",")}`,
+    `disable-dawn-features=${DISABLE.join(",")}`,
+    ...extra,
+  ]);
+}
+
+/**
+ * Open an adapter on Node (Dawn) or Deno (navigator.gpu).
+ *
+ * Throws NoAdapter, with what to do, when nothing fits `choice`. `backend: "null"` is for fault tests alone: it computes
+ * nothing.
+ */
+export async function openAdapter(
+  choice: AdapterChoice,
+  profile: GpuProfile,
+  backend?: "null",
+): Promise<OpenedAdapter> {
+  if (isDeno) return openOnDeno(choice);
+  const loader = await ensureVulkanLoader();
+  const module = await loadDawn();
+  const tried: string[] = [];
+
+  const attempt = async (extra: string[], name: string): Promise<OpenedAdapter | undefined> => {
+    try {
+      const instance = dawnInstance(module, profile, extra);
+      const adapter = await instance.requestAdapter({ powerPreference: "high-performance" });
+      if (adapter) return { adapter, instance, info: describe(adapter, profile, loader) };
+      tried.push(`${name}: no adapter`);
+    } catch (error) {
+      tried.push(`${name}: ${(error as Error).message.replace(/\s+/g, " ")}`);
+    }
+    return undefined;
+  };
+
+  if (backend === "null") {
+    const opened = await attempt(["backend=null"], "null backend");
+    if (opened) return opened;
+    throw noAdapter(choice, tried);
+  }
+  if (choice !== "auto" && choice !== "gpu" && choice !== "software") {
+    const name = pickName(adapterNames(module), choice);
+    const opened = name === undefined ? undefined : await attempt([`adapter=${name}`], name);
+    if (opened) return opened;
+    if (!SOFTWARE_NAME.toLowerCase().includes(choice.toLowerCase())) {
+      tried.push(`adapters here: ${adapterNames(module).join(", ") || "none"}`);
+      throw noAdapter(choice, tried);
+    }
+  } else if (choice !== "software") {
+    const opened = loader === "none" ? undefined : await attempt([], "default");
+    if (opened && !opened.info.software) return opened;
+    if (opened) tried.push(`default: ${opened.info.description} is software`);
+    if (choice === "gpu") throw noAdapter(choice, tried);
+  }
+  const missing = softwareAdapterMissing();
+  if (missing) throw noAdapter(choice, [...tried, missing]);
+  // Only this process: the loader reads these when the next instance is created.
+  const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = await softwareEnvironment();
+  Object.assign(process.env, { VK_DRIVER_FILES, VK_ICD_FILENAMES });
+  const opened = await attempt([`adapter=${SOFTWARE_NAME}`], "software");
+  if (opened) return opened;
+  throw noAdapter(choice, tried);
+}
+
+async function openOnDeno(choice: AdapterChoice): Promise<OpenedAdapter> {
+  const instance = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  if (!instance) throw noAdapter(choice, ["this Deno has no navigator.gpu"]);
+  const adapter = await instance.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw noAdapter(choice, ["navigator.gpu: no adapter"]);
+  const opened = { adapter, instance, info: describe(adapter, "safe", "system") };
+  const { software, description } = opened.info;
+  const named = choice !== "auto" && choice !== "gpu" && choice !== "software";
+  const fits =
+    choice === "auto" ||
+    (named ? description.toLowerCase().includes(choice.toLowerCase()) : software === (choice === "software"));
+  if (!fits) throw noAdapter(choice, [`navigator.gpu offers ${description}`]);
+  return opened;
+}
+
+/** Dawn lists its adapters only in the message that says that none fits. */
+function adapterNames(module: DawnModule): string[] {
+  try {
+    module.create(["adapter=\u0001no such adapter"]).requestAdapter();
+  } catch (error) {
+    return [...(error as Error).message.matchAll(/name: '([^']*)'/g)].map((m) => m[1]!);
+  }
+  return [];
+}
+
+function pickName(names: readonly string[], part: string): string | undefined {
+  return names.find((n) => n.toLowerCase().includes(part.toLowerCase()));
+}
+
+function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): AdapterInfo {
+  const i = adapter.info as GPUAdapterInfo & { isFallbackAdapter?: boolean; subgroupMinSize?: number };
+  const name = `${i.vendor} ${i.architecture} ${i.device} ${i.description}`;
+  const version = isDeno
+    ? (globalThis as unknown as { Deno: { version: { deno: string } } }).Deno.version.deno
+    : packageVersion("webgpu");
+  return {
+    vendor: i.vendor,
+    architecture: i.architecture,
+    device: i.device,
+    description: i.description || i.device,
+    software: i.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(name),
+    runtime: isDeno ? "deno" : "node",
+    implementation: isDeno ? `Deno ${version}` : `webgpu ${version} (Dawn)`,
+    loader,
+    profile,
+    features: [...adapter.features].sort(),
+    subgroupSize: i.subgroupMinSize || undefined,
+  };
+}
+
+function noAdapter(choice: AdapterChoice, tried: readonly string[]): NoAdapter {
+  const wanted =
+    choice === "auto"
+      ? "any adapter"
+      : choice === "gpu"
+        ? "a GPU"
+        : choice === "software"
+          ? "the software adapter"
+          : `an adapter named like "${choice}"`;
+  return new NoAdapter(
+    `NO_ADAPTER: wanted ${wanted}; ${tried.join("; ")}. Run "quire doctor" for what to do, or try --adapter software`,
+  );
+}

@@ -1,0 +1,216 @@
+import { check } from "../check.ts";
+import { OutOfMemory } from "./errors.ts";
+
+/** What a byte of GPU memory is for. */
+export const PURPOSES = ["weights", "kv", "activations", "tables", "staging"] as const;
+export type Purpose = (typeof PURPOSES)[number];
+export type ByPurpose = Record<Purpose, number>;
+
+/** One GPUBuffer and what the ledger knows of it. */
+export interface Allocation {
+  readonly id: number;
+  readonly buffer: GPUBuffer;
+  /** Size of the GPUBuffer; at least what was asked for. */
+  readonly bytes: number;
+  readonly purpose: Purpose;
+  /** Who asked for it, for the breakdown; changes when the buffer is reused. */
+  label: string;
+  state: "live" | "pooled" | "gone";
+  /** Number of the last recording that uses it; see Gpu.submit. */
+  lastUse: number;
+}
+
+/** Buffers of these purposes come and go with every step, so freed ones are kept for the next. */
+const POOLED: readonly Purpose[] = ["activations", "tables", "staging"];
+
+/** A pooled buffer that this many submits did not want is given back. */
+const IDLE_SUBMITS = 2;
+
+const zero = (): ByPurpose => ({ weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 });
+
+/**
+ * The one door to GPU memory, and its ledger: at every moment `current` is the sum of the sizes of all GPUBuffers that
+ * exist, pooled ones included, and it is zero again after `destroyAll`.
+ */
+export class Memory {
+  /** Bytes that may exist at once; Infinity when nobody set a budget. */
+  readonly budget: number;
+  private readonly createBuffer: (bytes: number, purpose: Purpose, label: string) => GPUBuffer;
+  private readonly allocations = new Set<Allocation>();
+  private readonly pool = new Map<string, Allocation[]>();
+  private readonly condemned: Allocation[] = [];
+  private readonly destroyListeners: ((a: Allocation) => void)[] = [];
+  private nextId = 1;
+  private nowByPurpose = zero();
+  private peakByPurposeAtPeak = zero();
+  private peakTotal = 0;
+  private peakEach = zero();
+  /** Number of the recording in progress: what it uses must outlive its submit. */
+  recordingNumber = 1;
+
+  constructor(createBuffer: Memory["createBuffer"], budget = Number.POSITIVE_INFINITY) {
+    this.createBuffer = createBuffer;
+    this.budget = budget;
+  }
+
+  /** Bytes of all GPUBuffers that exist now. */
+  get current(): number {
+    return PURPOSES.reduce((sum, p) => sum + this.nowByPurpose[p], 0);
+  }
+  /** The largest `current` since the start or the last resetPeak. */
+  get peak(): number {
+    return this.peakTotal;
+  }
+  get currentByPurpose(): ByPurpose {
+    return { ...this.nowByPurpose };
+  }
+  /** How `peak` was made up at the moment it was reached: sums to `peak`. */
+  get peakByPurpose(): ByPurpose {
+    return { ...this.peakByPurposeAtPeak };
+  }
+  /** The largest each purpose ever was, on its own: sums to `peak` or more. */
+  get peakOfEach(): ByPurpose {
+    return { ...this.peakEach };
+  }
+
+  /** Bytes now by label, largest first. */
+  byLabel(): { purpose: Purpose; label: string; bytes: number; count: number }[] {
+    const rows = new Map<string, { purpose: Purpose; label: string; bytes: number; count: number }>();
+    for (const a of this.allocations) {
+      const label = a.state === "pooled" ? "(free for reuse)" : a.label;
+      const row = rows.get(`${a.purpose} ${label}`) ?? { purpose: a.purpose, label, bytes: 0, count: 0 };
+      row.bytes += a.bytes;
+      row.count++;
+      rows.set(`${a.purpose} ${label}`, row);
+    }
+    return [...rows.values()].sort((a, b) => b.bytes - a.bytes);
+  }
+
+  /** Start a new peak from what exists now. */
+  resetPeak(): void {
+    this.peakTotal = 0;
+    this.peakEach = zero();
+    this.notePeak();
+  }
+
+  /**
+   * A buffer of at least `bytes`, a new one or a freed one of the same purpose and size class. Its content is undefined.
+   * Throws OutOfMemory, with the breakdown, when the budget does not allow it.
+   */
+  alloc(bytes: number, purpose: Purpose, label: string): Allocation {
+    check(
+      Number.isSafeInteger(bytes) && bytes > 0,
+      `memory: ${label} asks for ${bytes} bytes; wanted a positive integer`,
+    );
+    const pooled = POOLED.includes(purpose);
+    const size = pooled ? sizeClass(bytes) : Math.ceil(bytes / 4) * 4;
+    const free = pooled ? this.pool.get(`${purpose} ${size}`)?.pop() : undefined;
+    if (free) {
+      free.state = "live";
+      free.label = label;
+      return free;
+    }
+    if (this.current + size > this.budget) this.trim(0);
+    if (this.current + size > this.budget)
+      throw new OutOfMemory(this.refusal(size, purpose, label, `budget ${mib(this.budget)}`));
+    const buffer = this.createBuffer(size, purpose, label);
+    const a: Allocation = {
+      id: this.nextId++,
+      buffer,
+      bytes: size,
+      purpose,
+      label,
+      state: "live",
+      lastUse: 0,
+    };
+    this.allocations.add(a);
+    this.nowByPurpose[purpose] += size;
+    this.notePeak();
+    return a;
+  }
+
+  /** Give a buffer back. Work already recorded may still use it: it is only destroyed after that work was submitted. */
+  free(a: Allocation): void {
+    check(a.state === "live", `memory: ${a.label} (${a.purpose}) is freed twice`);
+    if (POOLED.includes(a.purpose)) {
+      a.state = "pooled";
+      const key = `${a.purpose} ${a.bytes}`;
+      const list = this.pool.get(key);
+      if (list) list.push(a);
+      else this.pool.set(key, [a]);
+    } else if (a.lastUse === this.recordingNumber) {
+      a.state = "pooled";
+      this.condemned.push(a);
+    } else this.destroy(a);
+  }
+
+  /** Call right after a submit: what the recording kept alive may go now, and idle pooled buffers with it. */
+  afterSubmit(): void {
+    this.recordingNumber++;
+    for (const a of this.condemned.splice(0)) this.destroy(a);
+    this.trim(IDLE_SUBMITS);
+  }
+
+  /** Destroy pooled buffers that the last `idle` recordings did not use; never one that recorded work still needs. */
+  trim(idle = 0): void {
+    for (const [key, list] of this.pool) {
+      const keep = list.filter(
+        (a) => a.lastUse === this.recordingNumber || a.lastUse > this.recordingNumber - 1 - idle,
+      );
+      for (const a of list) if (!keep.includes(a)) this.destroy(a);
+      if (keep.length) this.pool.set(key, keep);
+      else this.pool.delete(key);
+    }
+  }
+
+  /** Called with every allocation whose GPUBuffer is about to go. */
+  onDestroy(listener: (a: Allocation) => void): void {
+    this.destroyListeners.push(listener);
+  }
+
+  /** Destroy everything; afterwards `current` is 0. */
+  destroyAll(): void {
+    for (const a of [...this.allocations]) this.destroy(a);
+    this.pool.clear();
+    this.condemned.length = 0;
+  }
+
+  /** One line that says what was asked for, what is in use, and for what. */
+  refusal(bytes: number, purpose: Purpose, label: string, limit: string): string {
+    const use = PURPOSES.filter((p) => this.nowByPurpose[p] > 0).map(
+      (p) => `${p} ${mib(this.nowByPurpose[p])}`,
+    );
+    return (
+      `OOM: buffer ${label} (${purpose}) ${bytes} bytes; in use ${mib(this.current)} (${use.join(", ") || "nothing"}), ${limit}; ` +
+      `use a shorter --max-seq-len, fewer --kv-pages, --dtype f16 or --kv-dtype f16, or raise --memory`
+    );
+  }
+
+  private destroy(a: Allocation): void {
+    for (const listener of this.destroyListeners) listener(a);
+    a.state = "gone";
+    this.allocations.delete(a);
+    this.nowByPurpose[a.purpose] -= a.bytes;
+    a.buffer.destroy();
+  }
+
+  private notePeak(): void {
+    for (const p of PURPOSES) this.peakEach[p] = Math.max(this.peakEach[p], this.nowByPurpose[p]);
+    if (this.current <= this.peakTotal) return;
+    this.peakTotal = this.current;
+    this.peakByPurposeAtPeak = { ...this.nowByPurpose };
+  }
+}
+
+/**
+ * Pooled sizes are rounded up to one of four classes an octave (1, 1.25, 1.5, 1.75 × 2^n), at least 256 bytes: at most a
+ * quarter is wasted, and a sequence that grows by a token a step finds its buffers again in most steps.
+ */
+export function sizeClass(bytes: number): number {
+  if (bytes <= 256) return 256;
+  const quarter = 2 ** Math.floor(Math.log2(bytes)) / 4;
+  return Math.ceil(bytes / quarter) * quarter;
+}
+
+const mib = (bytes: number): string =>
+  Number.isFinite(bytes) ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : "none";

@@ -1,0 +1,109 @@
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { homedir, constants as os, tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { createBrotliDecompress } from "node:zlib";
+import { packageFile, packageVersion } from "../packages.ts";
+import { NoAdapter } from "./errors.ts";
+
+// The machine with no GPU still runs everything: npm's @sparticuz/chromium ships SwiftShader, a Vulkan driver for the CPU,
+// together with a Vulkan loader. Both are unpacked once and loaded into this process only; nothing is installed.
+
+const ARCHIVE = "bin/swiftshader.tar.br";
+const DRIVER = "vk_swiftshader_icd.json";
+const LOADER = "libvulkan.so.1";
+/** glibc's RTLD_NODELETE: the loader must stay although Node thinks that loading it failed. */
+const RTLD_NODELETE = 0x1000;
+
+/** Where the unpacked driver lies: a folder that outlives the process, under the user's cache. */
+function cacheFolder(): string {
+  const base = process.env.QUIRE_CACHE ?? process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  return join(base, "quire", `swiftshader-${packageVersion("@sparticuz/chromium")}`);
+}
+
+/** Why this machine has no software adapter, or undefined when it has one. */
+export function softwareAdapterMissing(): string | undefined {
+  if (process.platform !== "linux" || process.arch !== "x64")
+    return `the software adapter exists for Linux on x64 only, and this is ${process.platform} on ${process.arch}`;
+  if (!packageFile("@sparticuz/chromium", ARCHIVE))
+    return "the package @sparticuz/chromium is not installed: run npm ci";
+  return undefined;
+}
+
+/** Unpack SwiftShader unless that was done before, and return its folder. Throws NoAdapter where it cannot exist. */
+export async function unpackSoftwareAdapter(): Promise<string> {
+  const missing = softwareAdapterMissing();
+  if (missing) throw new NoAdapter(`NO_ADAPTER: ${missing}`);
+  const folder = cacheFolder();
+  if (existsSync(join(folder, DRIVER))) return folder;
+  try {
+    return await unpackInto(folder);
+  } catch (error) {
+    // A home that cannot be written (read-only container) is no reason to give up.
+    const fallback = join(tmpdir(), `quire-${process.getuid?.() ?? 0}`, "swiftshader");
+    if (existsSync(join(fallback, DRIVER))) return fallback;
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    return await unpackInto(fallback);
+  }
+}
+
+/** Unpack beside the target and rename, so that two processes that start at once both find a whole folder. */
+async function unpackInto(folder: string): Promise<string> {
+  const { x } = await import("tar");
+  mkdirSync(join(folder, ".."), { recursive: true });
+  const fresh = mkdtempSync(`${folder}-`);
+  try {
+    const archive = readFileSync(packageFile("@sparticuz/chromium", ARCHIVE)!);
+    await pipeline(Readable.from([archive]), createBrotliDecompress(), x({ cwd: fresh }));
+    renameSync(fresh, folder);
+  } catch (error) {
+    rmSync(fresh, { recursive: true, force: true });
+    if (!existsSync(join(folder, DRIVER))) throw error;
+  }
+  return folder;
+}
+
+/**
+ * Load a shared library into this process for good. Node calls it a failed addon ("did not self-register"), but the
+ * library stays; any other failure is returned as a message.
+ */
+function loadLibrary(path: string): string | undefined {
+  try {
+    process.dlopen({ exports: {} }, path, os.dlopen.RTLD_NOW | os.dlopen.RTLD_GLOBAL | RTLD_NODELETE);
+  } catch (error) {
+    const message = (error as Error).message;
+    return message.includes("did not self-register") ? undefined : message;
+  }
+  return undefined;
+}
+
+/** How the Vulkan loader was found. */
+export type Loader = "system" | "bundled" | "none";
+
+/**
+ * Make sure that a Vulkan loader is in this process, before Dawn looks for one: the system's, or the one that came with
+ * the software adapter. With the second, a GPU whose driver is installed works without the package libvulkan1.
+ */
+export async function ensureVulkanLoader(): Promise<Loader> {
+  if (process.platform !== "linux") return "system";
+  // Mesa's and NVIDIA's loaders complain on stderr when this is unset.
+  process.env.XDG_RUNTIME_DIR ??= tmpdir();
+  if (loadLibrary(LOADER) === undefined) return "system";
+  if (softwareAdapterMissing()) return "none";
+  return loadLibrary(join(await unpackSoftwareAdapter(), LOADER)) === undefined ? "bundled" : "none";
+}
+
+/** Environment under which a Vulkan loader finds SwiftShader and nothing else. */
+export async function softwareEnvironment(): Promise<Record<string, string>> {
+  const folder = await unpackSoftwareAdapter();
+  const driver = join(folder, DRIVER);
+  const path = [folder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(":");
+  return {
+    LD_LIBRARY_PATH: path,
+    VK_DRIVER_FILES: driver,
+    VK_ICD_FILENAMES: driver,
+    XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? tmpdir(),
+  };
+}

@@ -1,0 +1,166 @@
+import { readFileSync } from "node:fs";
+import { check } from "../check.ts";
+
+/** One `@group(0) @binding(n) var…` line. */
+export interface Binding {
+  readonly name: string;
+  readonly index: number;
+  readonly access: "uniform" | "read" | "read_write";
+}
+
+/** One scalar member of `struct Params`; every member takes 4 bytes. */
+export interface Param {
+  readonly name: string;
+  readonly type: "u32" | "i32" | "f32";
+}
+
+/** What a kernel's source declares. The host obeys it; nothing is stated twice. */
+export interface KernelSource {
+  readonly name: string;
+  /** Parts in front of the kernel, then the kernel itself: what the WGSL compiler sees. */
+  readonly code: string;
+  /** File and first line of each piece of `code`, to give compile errors their place. */
+  readonly pieces: readonly { readonly file: string; readonly firstLine: number }[];
+  readonly bindings: readonly Binding[];
+  readonly params: readonly Param[];
+  readonly overrides: readonly string[];
+  readonly features: readonly string[];
+}
+
+const SHADERS = new URL("../../shaders/", import.meta.url);
+const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:/g;
+const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
+const WITH = /^\/\/ with (.+)$/gm;
+
+/** The text of shaders/<name>.wgsl. Throws when there is no such file. */
+export function readShader(name: string): string {
+  check(/^[a-z0-9-]+$/.test(name), `"${name}" is not a shader's name: wanted the stem of a file in shaders/`);
+  return readFileSync(new URL(`${name}.wgsl`, SHADERS), "utf8");
+}
+
+/** WGSL without comments, so that declarations can be found by pattern. Line breaks stay. */
+function stripComments(code: string): string {
+  return code.replace(/\/\*[\s\S]*?\*\//g, (c) => c.replace(/[^\n]/g, " ")).replace(/\/\/[^\n]*/g, "");
+}
+
+/**
+ * Read a kernel and put its parts in front.
+ *
+ * A kernel names its parts in comment lines: `// with storage-f32.wgsl | storage-f16.wgsl` means that one of the two goes
+ * in front; the first is the default, and `parts` chooses another. Throws when `parts` names what no line offers.
+ */
+export function loadKernel(name: string, parts: readonly string[] = [], read = readShader): KernelSource {
+  const body = read(name);
+  const chosen: string[] = [];
+  for (const [, line] of body.matchAll(WITH)) {
+    const offered = line!.split("|").map((s) => s.trim().replace(/\.wgsl$/, ""));
+    chosen.push(parts.find((p) => offered.includes(p)) ?? offered[0]!);
+  }
+  for (const p of parts)
+    check(
+      chosen.includes(p),
+      `kernel ${name}: no "// with" line offers the part ${p}; it has ${chosen.join(", ") || "none"}`,
+    );
+
+  const pieces: { file: string; firstLine: number }[] = [];
+  let code = "";
+  for (const piece of [...chosen, name]) {
+    pieces.push({ file: `shaders/${piece}.wgsl`, firstLine: code.split("\n").length });
+    code += `${piece === name ? body : read(piece)}\n`;
+  }
+  return { name, code, pieces, ...parseKernel(name, code) };
+}
+
+/** Find bindings, params, overrides and required features in WGSL. Throws with the kernel's name on what it cannot use. */
+export function parseKernel(
+  name: string,
+  code: string,
+): Pick<KernelSource, "bindings" | "params" | "overrides" | "features"> {
+  const text = stripComments(code);
+  check(/@compute[\s\S]*?fn\s+main\s*\(/.test(text), `kernel ${name}: no compute entry point "main"`);
+  const bindings = [...text.matchAll(BINDING)].map(([, group, index, space, variable]): Binding => {
+    check(group === "0", `kernel ${name}: binding ${variable} is in group ${group}; only group 0 is used`);
+    const [kind, access = "read"] = space!.split(",").map((s) => s.trim());
+    check(
+      kind === "uniform" || kind === "storage",
+      `kernel ${name}: ${variable} is var<${space}>; wanted uniform or storage`,
+    );
+    check(
+      kind === "uniform" || access === "read" || access === "read_write",
+      `kernel ${name}: ${variable} has access ${access}`,
+    );
+    return {
+      name: variable!,
+      index: Number(index),
+      access: kind === "uniform" ? "uniform" : (access as "read" | "read_write"),
+    };
+  });
+  bindings.forEach((b, i) => {
+    check(
+      b.index === i,
+      `kernel ${name}: ${b.name} has binding ${b.index}, expected ${i}: number them in order, without gaps`,
+    );
+    check(
+      b.access !== "uniform" || (b.name === "params" && i === 0),
+      `kernel ${name}: the only uniform is params, at binding 0`,
+    );
+  });
+  const storage = bindings.filter((b) => b.access !== "uniform").length;
+  check(storage <= 8, `kernel ${name}: ${storage} storage buffers; WebGPU guarantees 8`);
+
+  const struct = text.match(PARAMS)?.[1] ?? "";
+  const params = struct
+    .split(",")
+    .map((s) => s.trim())
+    .filter(Boolean)
+    .map((member): Param => {
+      const [field, type] = member.split(":").map((s) => s.trim());
+      check(
+        type === "u32" || type === "i32" || type === "f32",
+        `kernel ${name}: Params.${field} is ${type}; wanted u32, i32 or f32`,
+      );
+      return { name: field!, type };
+    });
+  check(
+    params.length > 0 === (bindings[0]?.access === "uniform"),
+    `kernel ${name}: struct Params and its binding go together`,
+  );
+  const overrides = [...text.matchAll(/\boverride\s+(\w+)/g)].map((m) => m[1]!);
+  const features = [...text.matchAll(/\benable\s+([\w\s,]+);/g)].flatMap((m) =>
+    m[1]!.split(",").map((s) => s.trim()),
+  );
+  return { bindings, params, overrides, features };
+}
+
+/** Params as bytes, in the order of the struct, padded to 16. Throws on a missing, extra or non-finite value. */
+export function packParams(source: KernelSource, values: Readonly<Record<string, number>>): ArrayBuffer {
+  const buffer = new ArrayBuffer(Math.ceil(source.params.length / 4) * 16);
+  const view = new DataView(buffer);
+  source.params.forEach(({ name, type }, i) => {
+    const value = values[name];
+    check(value !== undefined, `kernel ${source.name}: param ${name} is missing`);
+    if (type === "f32") view.setFloat32(i * 4, value, true);
+    else {
+      check(Number.isInteger(value), `kernel ${source.name}: param ${name} is ${value}, wanted ${type}`);
+      if (type === "u32") {
+        check(
+          value >= 0 && value <= 0xffffffff,
+          `kernel ${source.name}: param ${name} is ${value}, wanted u32`,
+        );
+        view.setUint32(i * 4, value, true);
+      } else view.setInt32(i * 4, value, true);
+    }
+  });
+  for (const name of Object.keys(values))
+    check(
+      source.params.some((p) => p.name === name),
+      `kernel ${source.name}: has no param ${name}`,
+    );
+  return buffer;
+}
+
+/** `shaders/softmax.wgsl:23` for a line of the assembled code. */
+export function placeOf(source: KernelSource, line: number): string {
+  const piece = [...source.pieces].reverse().find((p) => line >= p.firstLine) ?? source.pieces[0]!;
+  return `${piece.file}:${line - piece.firstLine + 1}`;
+}
