@@ -45,7 +45,7 @@ const ESCAPES = new Map([
 ]);
 
 /**
- * A strict JSON reader (RFC 8259) that walks the bytes once and hands out one value at a time, because JSON.parse
+ * A strict JSON reader (RFC 8259) that walks the bytes and hands out one value at a time, because JSON.parse
  * keeps the last of two equal keys, rounds integers above 2^53, and builds the whole tree before anything is checked.
  * Numbers come as their text. Throws CheckpointError with the source's codes; positions count from the text's start.
  */
@@ -171,6 +171,12 @@ export class JsonReader {
     else if (kind === "string") this.string();
     else if (kind === "number") this.number();
     else this.literal();
+  }
+
+  /** Start over: a caller that has skipped through the whole text knows it to be JSON and now reads what it means. */
+  rewind(): void {
+    this.at = 0;
+    this.depth = 0;
   }
 
   /** Only white space may be left. */

@@ -71,15 +71,12 @@ export function parseHeader(file: string, bytes: Uint8Array): Header {
   const scan: Scan = { file, json };
   const entries: HeaderEntry[] = [];
   let metadata: ReadonlyMap<string, string> = new Map();
+  requireJson(scan);
   wantKind(scan, "object", "HEADER_NOT_OBJECT", "header must be a JSON object");
   json.object((name) => {
     if (name === "__metadata__") {
       metadata = readMetadata(scan);
       return;
-    }
-    // Refused on the way, so that a header of a million tensors costs no more than one of a hundred thousand.
-    if (entries.length === MAX_TENSORS) {
-      throw new CheckpointError("TOO_MANY_TENSORS", file, `header has more than ${MAX_TENSORS} tensors`);
     }
     if (name.length > MAX_NAME) {
       const what = `tensor name ${quote(name)}: got ${name.length} characters, expected at most ${MAX_NAME}`;
@@ -87,8 +84,25 @@ export function parseHeader(file: string, bytes: Uint8Array): Header {
     }
     entries.push(readEntry(scan, name));
   });
-  json.end();
   return { entries, metadata };
+}
+
+/** A first walk for the syntax alone: broken JSON is a nearer fault than anything it might mean. */
+function requireJson({ file, json }: Scan): void {
+  let tensors = 0;
+  if (json.kind() === "object") {
+    json.object((name) => {
+      // Refused on the way, so that a header of a million tensors costs no more than one of a hundred thousand.
+      if (name !== "__metadata__" && ++tensors > MAX_TENSORS) {
+        throw new CheckpointError("TOO_MANY_TENSORS", file, `header has more than ${MAX_TENSORS} tensors`);
+      }
+      json.skip();
+    });
+  } else {
+    json.skip();
+  }
+  json.end();
+  json.rewind();
 }
 
 interface Scan {
@@ -213,10 +227,8 @@ function checkedBits(file: string, shown: string, dtype: string, shape: readonly
   return product;
 }
 
-/** The next value must be of this kind. One of another kind is read first: broken JSON is its nearer fault. */
 function wantKind(scan: Scan, wanted: JsonKind, code: string, what: string): void {
   const kind = scan.json.kind();
   if (kind === wanted) return;
-  scan.json.skip();
   throw new CheckpointError(code, scan.file, `${what}, got ${kind}`);
 }

@@ -42,13 +42,16 @@ function parseShardIndex(file: string, bytes: Uint8Array): ShardIndex {
   const json = new JsonReader({ file, what: "index", codes: CODES }, bytes);
   let weightMap: ReadonlyMap<string, string> | undefined;
   let totalSize: number | undefined;
+  // A first walk for the syntax alone: broken JSON is a nearer fault than anything it might mean.
+  json.skip();
+  json.end();
+  json.rewind();
   wantKind(file, json, "object", "INDEX_NOT_OBJECT", "index must be a JSON object");
   json.object((key) => {
     if (key === "weight_map") weightMap = readWeightMap(file, json);
     else if (key === "metadata") totalSize = readTotalSize(file, json);
     else json.skip();
   });
-  json.end();
   if (weightMap === undefined) throw new CheckpointError("INDEX_FIELD", file, "index has no `weight_map`");
   return { weightMap, totalSize };
 }
@@ -89,10 +92,8 @@ function readTotalSize(file: string, json: JsonReader): number | undefined {
   return totalSize;
 }
 
-/** The next value must be of this kind. One of another kind is read first: broken JSON is its nearer fault. */
 function wantKind(file: string, json: JsonReader, wanted: JsonKind, code: string, what: string): void {
   const kind = json.kind();
   if (kind === wanted) return;
-  json.skip();
   throw new CheckpointError(code, file, `${what}, got ${kind}`);
 }
