@@ -65,3 +65,12 @@ export class Kernel {
     gpu.dispatch(this.name, compiled, bytes, ranges, [x!, y, z]);
   }
 }
+
+/** The most workgroups that WebGPU guarantees along one dimension of a dispatch. */
+const MAX_WORKGROUPS = 65_535;
+
+/** Workgroups [x, y] with x · y ≥ `count`, for kernels that number them y · grid.x + x. */
+export function foldWorkgroups(count: number): [number, number] {
+  const y = Math.ceil(count / MAX_WORKGROUPS);
+  return [Math.ceil(count / y), y];
+}

@@ -15,11 +15,6 @@ export async function timeOnGpu(gpu: Gpu, record: () => void, repeats: number): 
   const querySet = device.createQuerySet({ type: "timestamp", count: 2 });
   const resolved = gpu.memory.alloc(16, "tables", "timestamps");
   const range = { allocation: resolved, offset: 0, bytes: 16 };
-  // resolveQuerySet wants a buffer of its own usage, which the pool's buffers do not have.
-  const queries = device.createBuffer({
-    size: 16,
-    usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
-  });
   try {
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass({

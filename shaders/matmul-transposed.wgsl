@@ -1,0 +1,76 @@
+// with storage-f32.wgsl | storage-f16.wgsl
+//
+// Product with a transposed matrix:  y[r, first + n] = Σ_k x[r, k] · w[n, k]
+//
+// This is GPT-2's head, which is the token embedding [V, C] itself. Rows of w are dot products with x, so LANES threads
+// share one and read neighbouring quads of it; their partial sums meet in workgroup memory and are added in order. Each
+// thread keeps ROWS rows of x going, so that a weight it loads serves them all. `w` may be a block of rows of the whole
+// matrix, when that is larger than one binding may be: its results begin at column `first`.
+//
+//   dispatch  [x, y, ceil(rows / ROWS)] workgroups, x · y at least ceil(columns / (64 / LANES))
+//   x         [rows, K]  f32
+//   w         [count, K]
+//   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
+
+const WORKGROUP_SIZE = 64u;
+const MAX_ROWS = 4u;
+
+override LANES: u32 = 16u; // threads that share a row of w: divides 64; 1 on a CPU that plays GPU
+override ROWS: u32 = 1u;   // rows of x that a thread computes: 1 to 4
+
+struct Params {
+  rows: u32,
+  k_quads: u32, // vec4s in a row of x and of w
+  first: u32,   // column of y that w begins with
+  count: u32,   // rows of w
+  columns: u32, // columns of y to write: count, and the padding behind the last block
+  stride: u32,  // elements from one row of y to the next
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+var<workgroup> partial: array<vec4f, WORKGROUP_SIZE>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  // One dimension of a dispatch ends at 65,535 workgroups, so the second one continues it.
+  let lane = thread % LANES;
+  let n = (workgroup.y * grid.x + workgroup.x) * (WORKGROUP_SIZE / LANES) + thread / LANES;
+  let row = workgroup.z * ROWS;
+
+  // 1. This lane's share of k, for ROWS rows of x. Past the end the last row is computed again and thrown away.
+  var sums = vec4f();
+  if (n < params.count) {
+    for (var quad = lane; quad < params.k_quads; quad += LANES) {
+      let weights = unpack4(w[n * params.k_quads + quad]);
+      for (var r = 0u; r < ROWS; r++) {
+        sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * params.k_quads + quad]);
+      }
+    }
+  }
+
+  // 2. The shares of a row of w, added in order by its first lane.
+  if (LANES > 1u) {
+    partial[thread] = sums;
+    workgroupBarrier(); // every share is written
+    if (lane == 0u) {
+      for (var other = 1u; other < LANES; other++) {
+        sums += partial[thread + other];
+      }
+    }
+  }
+
+  // 3. Store; what lies behind the last column is zero.
+  if (lane == 0u && n < params.columns) {
+    for (var r = 0u; r < ROWS && row + r < params.rows; r++) {
+      y[(row + r) * params.stride + params.first + n] = sums[r];
+    }
+  }
+}

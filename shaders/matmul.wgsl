@@ -1,0 +1,99 @@
+// with storage-f32.wgsl | storage-f16.wgsl
+// with activation.wgsl
+//
+// Matrix product with bias:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
+//
+// One thread computes a block of 4 rows × 4 neighbouring columns in registers: each weight it loads serves four rows, and
+// each x four columns. No workgroup memory and no barrier, which makes it the right form for a CPU that plays GPU, and a
+// fair one for a GPU, whose caches serve the threads that share a row or a column. The sum over k runs in order.
+//
+//   dispatch  [ceil(n_quads / 16), ceil(rows / 16)]: a workgroup is 16 × 4 threads, so 64 columns × 16 rows
+//   x         [rows, K]  f32
+//   w         [K, N]     as GPT-2's Conv1D stores it
+//   bias      [N]        f32
+//   residual  [rows, N]  f32, read when EPILOGUE is ADD_RESIDUAL
+//   y         [rows, N]  f32
+
+const COLUMN_THREADS = 16u;
+const ROW_THREADS = 4u;
+const BLOCK = 4u; // rows a thread computes
+
+const NONE = 0u;
+const GELU_TANH = 1u;
+const GELU_ERF = 2u;
+const ADD_RESIDUAL = 3u;
+override EPILOGUE: u32 = NONE;
+
+struct Params {
+  rows: u32,
+  depth: u32,   // K
+  k_quads: u32, // vec4s in a row of x
+  n_quads: u32, // vec4s in a row of w, bias, residual and y
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
+
+fn finish(row: u32, column: u32, sum: vec4f) {
+  if (row >= params.rows) {
+    return;
+  }
+  let at = row * params.n_quads + column;
+  var value = sum + bias[column];
+  switch (EPILOGUE) {
+    case GELU_TANH: { value = gelu_tanh(value); }
+    case GELU_ERF: { value = gelu_erf(value); }
+    case ADD_RESIDUAL: { value += residual[at]; }
+    default: {}
+  }
+  y[at] = value;
+}
+
+@compute @workgroup_size(COLUMN_THREADS, ROW_THREADS)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let column = id.x;
+  let row = id.y * BLOCK;
+  if (column >= params.n_quads || row >= params.rows) {
+    return;
+  }
+
+  // 1. Where the four rows of x begin. Past the end the last row is computed again and thrown away.
+  let last = params.rows - 1u;
+  let r0 = row * params.k_quads;
+  let r1 = min(row + 1u, last) * params.k_quads;
+  let r2 = min(row + 2u, last) * params.k_quads;
+  let r3 = min(row + 3u, last) * params.k_quads;
+
+  // 2. Four values of k at a time. Where K is no multiple of 4, x is zero past K, but w has no such rows: the last one
+  //    stands in for them.
+  var y0 = vec4f();
+  var y1 = vec4f();
+  var y2 = vec4f();
+  var y3 = vec4f();
+  for (var quad = 0u; quad < params.k_quads; quad++) {
+    let k = quad * 4u;
+    let end = params.depth - 1u;
+    let w0 = unpack4(w[k * params.n_quads + column]);
+    let w1 = unpack4(w[min(k + 1u, end) * params.n_quads + column]);
+    let w2 = unpack4(w[min(k + 2u, end) * params.n_quads + column]);
+    let w3 = unpack4(w[min(k + 3u, end) * params.n_quads + column]);
+    let x0 = x[r0 + quad];
+    let x1 = x[r1 + quad];
+    let x2 = x[r2 + quad];
+    let x3 = x[r3 + quad];
+    y0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
+    y1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
+    y2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
+    y3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
+  }
+
+  // 3. Bias, epilogue, store.
+  finish(row, column, y0);
+  finish(row + 1u, column, y1);
+  finish(row + 2u, column, y2);
+  finish(row + 3u, column, y3);
+}

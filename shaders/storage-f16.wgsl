@@ -1,0 +1,17 @@
+// Part: four neighbouring elements stored as halves, two to a u32, the first in the low bits.
+//
+// Core WGSL widens and narrows them, so half the bytes need no optional feature; arithmetic stays f32.
+
+alias Packed4 = vec2u;
+
+const LARGEST_HALF = 65504.0;
+
+fn unpack4(packed: Packed4) -> vec4f {
+  return vec4f(unpack2x16float(packed.x), unpack2x16float(packed.y));
+}
+
+// A value past the largest half would be indeterminate, so it saturates.
+fn pack4(values: vec4f) -> Packed4 {
+  let v = clamp(values, vec4f(-LARGEST_HALF), vec4f(LARGEST_HALF));
+  return vec2u(pack2x16float(v.xy), pack2x16float(v.zw));
+}

@@ -1,0 +1,11 @@
+// Part: four neighbouring elements stored as f32.
+
+alias Packed4 = vec4f;
+
+fn unpack4(packed: Packed4) -> vec4f {
+  return packed;
+}
+
+fn pack4(values: vec4f) -> Packed4 {
+  return values;
+}

@@ -1,0 +1,84 @@
+import { check } from "../check.ts";
+import { Kernel } from "../gpu/kernel.ts";
+import { shapeText, Tensor } from "../tensor.ts";
+import { storagePart } from "./storage.ts";
+
+const kernel = new Kernel("attention");
+
+/** The largest head that the attention kernels can hold: MAX_HEAD_QUADS · 4 channels. */
+export const MAX_HEAD_SIZE = 128;
+
+/** Which rows of a batch belong to which sequence, and how long each sequence is; the same for every layer of a step. */
+export interface AttentionBatch {
+  /** [S] u32: tokens of each sequence, the new ones included. */
+  readonly contextLens: Tensor;
+  /** [S + 1] u32: the new tokens of sequence s are rows queryStarts[s] … queryStarts[s + 1] - 1. */
+  readonly queryStarts: Tensor;
+  /** [T] u32: the sequence of each row. */
+  readonly sequenceOf: Tensor;
+}
+
+/** Everything that dense and paged attention have in common: all but where a position lies. */
+export function attentionArguments(
+  op: string,
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  batch: AttentionBatch,
+  scale: number,
+) {
+  const [, heads, headSize] = k.shape as [number, number, number];
+  check(
+    qkv.cols === 3 * heads * headSize,
+    () =>
+      `${op}: qkv is ${shapeText(qkv.shape)} but the cache is ${shapeText(k.shape)}; qkv needs 3 · H · D columns`,
+  );
+  check(headSize <= MAX_HEAD_SIZE, () => `${op}: a head of ${headSize} channels; at most ${MAX_HEAD_SIZE}`);
+  check(
+    batch.sequenceOf.cols === qkv.rows && batch.queryStarts.cols === batch.contextLens.cols + 1,
+    () => `${op}: qkv is ${shapeText(qkv.shape)} but the batch has ${batch.sequenceOf.cols} rows`,
+  );
+  const y = Tensor.empty(qkv.gpu, [qkv.rows, heads * headSize], { label: op });
+  const { contextLens: context_lens, queryStarts: query_starts, sequenceOf: sequence_of } = batch;
+  return {
+    y,
+    buffers: { qkv, k, v, context_lens, query_starts, sequence_of, y },
+    params: {
+      heads,
+      head_size: headSize,
+      head_quads: k.stride / 4,
+      qkv_stride: qkv.stride,
+      y_stride: y.stride,
+      scale,
+    },
+    workgroups: [heads, qkv.rows],
+    options: { parts: [storagePart(k)], constants: { WORKGROUP_SIZE: qkv.gpu.info.software ? 4 : 32 } },
+  };
+}
+
+/**
+ * Causal attention of the queries in qkv [T, 3 · C] f32 over contiguous keys and values; a new tensor [T, C] f32.
+ *
+ * k and v are [slots, H, D], f32 or f16; the positions of sequence s are the slots from stripStarts[s] on ([S] u32).
+ * Each row sees its own sequence up to itself. Scores are scaled by `scale`, usually 1/√D. The softmax is online, in f32
+ * (Milakov and Gimelshein, 2018).
+ */
+export function attention(
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  stripStarts: Tensor,
+  batch: AttentionBatch,
+  scale: number,
+): Tensor {
+  const { y, buffers, params, workgroups, options } = attentionArguments(
+    "attention",
+    qkv,
+    k,
+    v,
+    batch,
+    scale,
+  );
+  kernel.run(qkv.gpu, { ...buffers, strip_starts: stripStarts }, params, workgroups, options);
+  return y;
+}

@@ -1,0 +1,48 @@
+import { check } from "../check.ts";
+import { foldWorkgroups, Kernel } from "../gpu/kernel.ts";
+import { rowStride, shapeText, Tensor } from "../tensor.ts";
+import { storagePart } from "./storage.ts";
+
+const kernel = new Kernel("matmul-transposed");
+
+const WORKGROUP_SIZE = 64;
+
+/**
+ * x [rows, K] · wᵀ, w [N, K] f32 or f16; a new tensor [rows, N] f32. It is GPT-2's head: logits from the token embedding.
+ *
+ * `w` comes as blocks of rows in order, one where the matrix fits a binding.
+ */
+export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
+  const columns = w.reduce((sum, block) => sum + block.rows, 0);
+  for (const block of w)
+    check(
+      block.cols === x.cols,
+      () =>
+        `matmul-transposed: x is ${shapeText(x.shape)} but w is ${shapeText(block.shape)}; columns must be equal`,
+    );
+  const y = Tensor.empty(x.gpu, [x.rows, columns], { label: "matmul-transposed" });
+  const LANES = x.gpu.info.software ? 1 : 16;
+  const ROWS = x.rows === 1 ? 1 : 4;
+  let first = 0;
+  for (const block of w) {
+    const isLast = first + block.rows === columns;
+    const params = {
+      rows: x.rows,
+      k_quads: x.stride / 4,
+      first,
+      count: block.rows,
+      columns: isLast ? rowStride(columns) - first : block.rows,
+      stride: y.stride,
+    };
+    const workgroups = [
+      ...foldWorkgroups(Math.ceil((params.columns * LANES) / WORKGROUP_SIZE)),
+      Math.ceil(x.rows / ROWS),
+    ];
+    kernel.run(x.gpu, { x, w: block, y }, params, workgroups, {
+      parts: [storagePart(block)],
+      constants: { LANES, ROWS },
+    });
+    first += block.rows;
+  }
+  return y;
+}
