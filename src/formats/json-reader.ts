@@ -1,4 +1,5 @@
 import { CheckpointError } from "./checkpoint-error.ts";
+import { escapeAt } from "./json-escape.ts";
 import { quote } from "./quote.ts";
 import { firstInvalidUtf8 } from "./utf8.ts";
 
@@ -22,8 +23,10 @@ export interface JsonSource {
 
 /** Objects and arrays inside one another; safetensors needs 3. */
 const MAX_DEPTH = 8;
-/** Keys in one object: bounds the memory that the search for duplicates takes. */
-const MAX_KEYS = 200_000;
+/** Keys in the whole text: bounds time and memory of the search for duplicates; 100,000 tensors have 400,000. */
+const MAX_KEYS = 500_000;
+/** Up to this length a text is put together here; TextDecoder costs more to call. */
+const SHORT_TEXT = 32;
 /** Pieces of a string with escapes that wait to be joined. */
 const MAX_PIECES = 4096;
 const TAB = 0x09;
@@ -32,17 +35,12 @@ const RETURN = 0x0d;
 const SPACE = 0x20;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-const NUMBER = /^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$/;
-const ESCAPES = new Map([
-  ['"', '"'],
-  ["\\", "\\"],
-  ["/", "/"],
-  ["b", "\b"],
-  ["f", "\f"],
-  ["n", "\n"],
-  ["r", "\r"],
-  ["t", "\t"],
-]);
+const MINUS = 0x2d;
+const PLUS = 0x2b;
+const POINT = 0x2e;
+const DIGIT_0 = 0x30;
+const LETTER_E = 0x65;
+const LETTER_U = 0x75;
 
 /**
  * A strict JSON reader (RFC 8259) that walks the bytes and hands out one value at a time, because JSON.parse
@@ -56,6 +54,7 @@ export class JsonReader {
   private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
   private at = 0;
   private depth = 0;
+  private keys = 0;
 
   constructor(source: JsonSource, bytes: Uint8Array) {
     this.source = source;
@@ -96,11 +95,8 @@ export class JsonReader {
             `${quote(key)} appears twice, again at byte ${begin}`,
           );
         }
-        if (seen.size === MAX_KEYS) {
-          throw this.error(
-            this.source.codes.limit,
-            `more than ${MAX_KEYS} keys in one object at byte ${begin}`,
-          );
+        if (++this.keys > MAX_KEYS) {
+          throw this.error(this.source.codes.limit, `${this.source.what} has more than ${MAX_KEYS} keys`);
         }
         seen.add(key);
         this.expect(":");
@@ -136,7 +132,7 @@ export class JsonReader {
         this.at++;
         continue;
       }
-      pieces.push(this.text(begin, this.at));
+      if (begin < this.at) pieces.push(this.text(begin, this.at));
       if (byte === QUOTE) {
         this.at++;
         return text + pieces.join("");
@@ -154,13 +150,8 @@ export class JsonReader {
   number(): string {
     this.skipSpace();
     const begin = this.at;
-    while (this.at < this.bytes.length && isNumberByte(this.bytes[this.at]!)) this.at++;
-    const text = this.text(begin, this.at);
-    if (!NUMBER.test(text)) {
-      this.at = begin;
-      throw this.unexpected("a number");
-    }
-    return text;
+    this.skipNumber();
+    return this.text(begin, this.at);
   }
 
   /** Read the next value, whatever it is, and forget it. */
@@ -169,7 +160,7 @@ export class JsonReader {
     if (kind === "object") this.object(() => this.skip());
     else if (kind === "array") this.array(() => this.skip());
     else if (kind === "string") this.string();
-    else if (kind === "number") this.number();
+    else if (kind === "number") this.skipNumber();
     else this.literal();
   }
 
@@ -177,12 +168,35 @@ export class JsonReader {
   rewind(): void {
     this.at = 0;
     this.depth = 0;
+    this.keys = 0;
   }
 
   /** Only white space may be left. */
   end(): void {
     this.skipSpace();
     if (this.at < this.bytes.length) throw this.unexpected("the end");
+  }
+
+  /** A number's grammar: minus, whole part without leading zeros, fraction, exponent. */
+  private skipNumber(): void {
+    if (this.bytes[this.at] === MINUS) this.at++;
+    if (this.bytes[this.at] === DIGIT_0) this.at++;
+    else this.skipDigits();
+    if (this.bytes[this.at] === POINT) {
+      this.at++;
+      this.skipDigits();
+    }
+    // The bit 0x20 makes a letter small.
+    if ((this.bytes[this.at]! | 0x20) !== LETTER_E) return;
+    this.at++;
+    if (this.bytes[this.at] === MINUS || this.bytes[this.at] === PLUS) this.at++;
+    this.skipDigits();
+  }
+
+  private skipDigits(): void {
+    const begin = this.at;
+    while (this.bytes[this.at]! >= DIGIT_0 && this.bytes[this.at]! <= DIGIT_0 + 9) this.at++;
+    if (this.at === begin) throw this.unexpected("a digit");
   }
 
   private literal(): void {
@@ -195,34 +209,11 @@ export class JsonReader {
   }
 
   private escapeSequence(): string {
-    const begin = this.at;
-    const letter = String.fromCharCode(this.bytes[begin + 1] ?? 0);
-    if (letter !== "u") {
-      const plain = ESCAPES.get(letter);
-      if (plain === undefined) throw this.invalidEscape(begin);
-      this.at += 2;
-      return plain;
-    }
-    const first = this.codeUnit(begin);
-    if (first < 0xd800 || first > 0xdfff) return String.fromCharCode(first);
-    // Half of a pair is no character: a name that holds one could not be written to any other file.
-    if (first > 0xdbff || this.bytes[this.at] !== BACKSLASH) throw this.invalidEscape(begin);
-    const second = this.codeUnit(this.at);
-    if (second < 0xdc00 || second > 0xdfff) throw this.invalidEscape(begin);
-    return String.fromCharCode(first, second);
-  }
-
-  /** The UTF-16 code unit of the `\uXXXX` at `begin`. */
-  private codeUnit(begin: number): number {
-    const text = String.fromCharCode(...this.bytes.subarray(begin, begin + 6));
-    if (!/^\\u[0-9a-fA-F]{4}$/.test(text)) throw this.invalidEscape(begin);
-    this.at = begin + 6;
-    return Number.parseInt(text.slice(2), 16);
-  }
-
-  private invalidEscape(begin: number): CheckpointError {
-    this.at = begin;
-    return this.unexpected("a JSON escape");
+    const text = escapeAt(this.bytes, this.at);
+    if (text === undefined) throw this.unexpected("a JSON escape");
+    // `\n` takes 2 bytes, `\uXXXX` 6, a pair of them 12.
+    this.at += this.bytes[this.at + 1] === LETTER_U ? 6 * text.length : 2;
+    return text;
   }
 
   private open(bracket: string): void {
@@ -253,6 +244,12 @@ export class JsonReader {
   }
 
   private text(begin: number, end: number): string {
+    if (end - begin <= SHORT_TEXT) {
+      let text = "";
+      let at = begin;
+      while (at < end && this.bytes[at]! < 0x80) text += String.fromCharCode(this.bytes[at++]!);
+      if (at === end) return text;
+    }
     return this.decoder.decode(this.bytes.subarray(begin, end));
   }
 
@@ -268,17 +265,6 @@ export class JsonReader {
   private error(code: string, detail: string): CheckpointError {
     return new CheckpointError(code, this.source.file, detail);
   }
-}
-
-/** Digits, sign, point, exponent. */
-function isNumberByte(byte: number): boolean {
-  return (
-    (byte >= 0x30 && byte <= 0x39) ||
-    byte === 0x2d ||
-    byte === 0x2b ||
-    byte === 0x2e ||
-    (byte | 0x20) === 0x65
-  );
 }
 
 function show(byte: number): string {

@@ -76,8 +76,10 @@ describe("safetensors: the text of the header", () => {
     ["{}\0\0", 2, "0x00", "the end"],
     [`{"a\nb":1}`, 3, "0x0a", "the end of a string"],
     [`{"w`, 3, "the end", "the end of a string"],
-    [`{"w":{"x":01}}`, 10, "'0'", "a number"],
-    [`{"w":{"x":1.}}`, 10, "'1'", "a number"],
+    [`{"w":{"x":01}}`, 11, "'1'", "'}'"],
+    [`{"w":{"x":1.}}`, 12, "'}'", "a digit"],
+    [`{"w":{"x":-}}`, 11, "'}'", "a digit"],
+    [`{"w":{"x":1e+}}`, 13, "'}'", "a digit"],
     [`{"w":{"x":+1}}`, 10, "'+'", "a value"],
     [`{"w":{"x":[1,]}}`, 13, "']'", "a value"],
     [`{"w":{"x":[1 2]}}`, 13, "'2'", "']'"],
@@ -177,10 +179,10 @@ describe("safetensors: the text of the header", () => {
     }
   });
 
-  it("46: more metadata than any writer makes", async () => {
-    const many = Array.from({ length: 200_001 }, (_, index) => `"${index}":""`).join(",");
-    expect(await refused(`{"__metadata__":{${many}}}`)).toMatch(
-      /^HEADER_LIMIT: f: more than 200000 keys in one object at byte \d+$/,
+  it("46: more keys than any writer makes", async () => {
+    const many = Array.from({ length: 500_001 }, (_, index) => `"${index}":""`).join(",");
+    expect(await refused(`{"__metadata__":{${many}}}`)).toBe(
+      "HEADER_LIMIT: f: header has more than 500000 keys",
     );
   });
 
