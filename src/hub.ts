@@ -5,6 +5,10 @@
 
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { BadInput } from "./check.ts";
+import { CheckpointError } from "./formats/checkpoint-error.ts";
+import { openBytes } from "./formats/file-bytes.ts";
+import { readShardIndex, type ShardIndex } from "./formats/shard-index.ts";
 import { type Choice, checkIsGpt2, chooseFiles, chooseOnly, shardsOf } from "./hub/choose-files.ts";
 import { diskError } from "./hub/disk-error.ts";
 import { type HubOptions, openHub } from "./hub/endpoint.ts";
@@ -77,9 +81,8 @@ export async function pullModel(options: PullOptions): Promise<PullResult> {
 
   const source = { hub, wanted, commit };
   const early = await fetchDecisive(source, choice, folder);
-  const shards = choice.index
-    ? shardsOf(await readText(folder, choice.index), choice.index.name, listing, repo)
-    : [];
+  const { index } = choice;
+  const shards = index ? shardsOf(await readIndex(join(folder, index.name)), index.name, listing, repo) : [];
   const files = [...choice.files, ...shards];
   const received = await fetchAll(source, files, early, folder, options.onProgress);
   return { repo, commit, folder, files: files.map(describe), received };
@@ -91,7 +94,8 @@ async function fetchDecisive(source: Source, choice: Choice, folder: string): Pr
   for (const file of choice.files) {
     if (file.name !== "config.json" && file !== choice.index) continue;
     fetched.set(file.name, await fetchFile(source, file, folder, () => {}));
-    if (file.name === "config.json") checkIsGpt2(await readText(folder, file), source.wanted.repo);
+    if (file.name === "config.json")
+      checkIsGpt2(await readFile(join(folder, file.name), "utf8"), source.wanted.repo);
   }
   return fetched;
 }
@@ -130,8 +134,17 @@ async function fetchAll(
   return received;
 }
 
-async function readText(folder: string, file: HubFile): Promise<string> {
-  return readFile(join(folder, file.name), "utf8");
+/** Throws BadInput for an index that cannot be used, and for one that names files elsewhere. */
+async function readIndex(path: string): Promise<ShardIndex> {
+  const bytes = await openBytes(path);
+  try {
+    return await readShardIndex(bytes);
+  } catch (error) {
+    if (error instanceof CheckpointError) throw new BadInput(error.message, { cause: error });
+    throw error;
+  } finally {
+    await bytes.close();
+  }
 }
 
 function describe(file: HubFile): PulledFile {

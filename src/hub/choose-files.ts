@@ -2,8 +2,8 @@
 
 import { BadInput } from "../check.ts";
 import { quote } from "../formats/quote.ts";
+import type { ShardIndex } from "../formats/shard-index.ts";
 import type { HubFile } from "./listing.ts";
-import { checkFilePath } from "./names.ts";
 
 const SMALL_FILES = [
   "config.json",
@@ -54,34 +54,20 @@ export function chooseOnly(
   return { files, index: undefined };
 }
 
-/** The shards that an index file names, in order, each once. Throws BadInput for an index that is none. */
+/** The shards that a read index names, each once. Throws BadInput for one that the listing does not have. */
 export function shardsOf(
-  index: string,
+  index: ShardIndex,
   indexName: string,
   listing: ReadonlyMap<string, HubFile>,
   repo: string,
 ): HubFile[] {
-  const names = new Set(Object.values(weightMap(index, `${repo}/${indexName}`)));
-  return [...names].sort().map((name) => {
-    checkFilePath(name, `${repo}/${indexName}`);
-    return listing.get(name) ?? missing(listing, repo, name, `is named by ${indexName}`);
-  });
-}
-
-function weightMap(index: string, source: string): Record<string, string> {
-  const parsed = parseJson(index, source);
-  const map = isObject(parsed) ? parsed.weight_map : undefined;
-  const isMap = isObject(map) && Object.values(map).every((name) => typeof name === "string");
-  if (!isMap || Object.keys(map).length === 0) {
-    throw new BadInput(`${source} has no weight_map from tensor names to file names`);
-  }
-  return map as Record<string, string>;
+  const names = [...new Set(index.weightMap.values())].sort();
+  return names.map((name) => listing.get(name) ?? missing(listing, repo, name, `is named by ${indexName}`));
 }
 
 /** Throw BadInput if a config.json says that the model is something else than a GPT-2, before gigabytes are fetched. */
 export function checkIsGpt2(config: string, repo: string): void {
-  const parsed = parseJson(config, `${repo}/config.json`);
-  const type = isObject(parsed) ? parsed.model_type : undefined;
+  const type = modelType(config, `${repo}/config.json`);
   if (typeof type === "string" && type !== "gpt2") {
     throw new BadInput(
       `${repo} is a model of type ${quote(type)}; Quire runs gpt2 only, such as openai-community/gpt2`,
@@ -89,16 +75,15 @@ export function checkIsGpt2(config: string, repo: string): void {
   }
 }
 
-function parseJson(text: string, source: string): unknown {
+function modelType(config: string, source: string): unknown {
   try {
-    return JSON.parse(text);
+    const parsed: unknown = JSON.parse(config);
+    return typeof parsed === "object" && parsed !== null && "model_type" in parsed
+      ? parsed.model_type
+      : undefined;
   } catch (error) {
     throw new BadInput(`${source} is not JSON`, { cause: error });
   }
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function missing(listing: ReadonlyMap<string, HubFile>, repo: string, name: string, why: string): never {

@@ -7,6 +7,7 @@ const REASONS: ReadonlyMap<string, string> = new Map([
   ["EACCES", "no permission"],
   ["EPERM", "no permission"],
   ["EROFS", "the file system is read-only"],
+  ["ENOENT", "no folder can be made there"],
   ["ENOTDIR", "a file stands where a folder should be"],
   ["EEXIST", "a file stands where a folder should be"],
   ["EISDIR", "a folder stands where the file should be"],
@@ -17,5 +18,5 @@ const REASONS: ReadonlyMap<string, string> = new Map([
 export function diskError(error: unknown, path: string): unknown {
   if (!(error instanceof Error) || !("code" in error) || !("syscall" in error)) return error;
   const reason = REASONS.get(String(error.code)) ?? String(error.code);
-  return new BadInput(`cannot write ${path}: ${reason}; free or choose another folder (--into)`);
+  return new BadInput(`cannot write ${path}: ${reason}; choose another folder (--into), or repair this one`);
 }

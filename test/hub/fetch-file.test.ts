@@ -1,41 +1,9 @@
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { BadInput } from "../../src/check.ts";
-import { type PullProgress, pullModel } from "../../src/hub.ts";
-import { cutAfter, type FakeHubOptions, refuse, type Seen } from "./fake-hub.ts";
-import { digests, digestsIn, goldenFiles, setUp, tinyRepo } from "./pull-fixture.ts";
-
-const NAME = "model.safetensors";
-
-/** golden/tiny on a hub, and a folder with the beginning of its weights as a part, if `partBytes` is given. */
-async function halfDone(options: Omit<FakeHubOptions, "files">, partBytes?: number) {
-  const files = await goldenFiles("tiny", ["config.json", NAME]);
-  const { hub, into } = await setUp({ ...options, files });
-  const folder = join(into, "someone", "tiny");
-  const part = join(folder, `${NAME}.part`);
-  const weights = files[NAME]!;
-  await mkdir(folder, { recursive: true });
-  if (partBytes !== undefined) await writeFile(part, weights.subarray(0, partBytes));
-  const pull = (extra: Partial<Parameters<typeof pullModel>[0]> = {}) =>
-    pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into, ...extra });
-  const ranges = () =>
-    hub
-      .contents()
-      .filter(({ from }) => from === "cdn")
-      .map(({ range }) => range);
-  return { files, weights, hub, into, folder, part, pull, ranges };
-}
-
-async function message(pull: Promise<unknown>): Promise<string> {
-  const error = await pull.then(
-    () => undefined,
-    (thrown: unknown) => thrown,
-  );
-  expect(error).toBeInstanceOf(BadInput);
-  expect((error as BadInput).message).not.toContain("\n");
-  return (error as BadInput).message;
-}
+import type { PullProgress } from "../../src/hub.ts";
+import { cutAfter, refuse, type Seen } from "./fake-hub.ts";
+import { digests, digestsIn, failure, halfDone, WEIGHTS } from "./pull-fixture.ts";
 
 describe("a second pull", () => {
   it("verifies what is there and fetches no content", async () => {
@@ -54,7 +22,7 @@ describe("a second pull", () => {
     const { files, folder, weights, pull } = await halfDone({});
     const spoilt = weights.slice();
     spoilt[spoilt.length - 1]! ^= 1;
-    await writeFile(join(folder, NAME), spoilt);
+    await writeFile(join(folder, WEIGHTS), spoilt);
     await writeFile(join(folder, "config.json"), Buffer.alloc(files["config.json"]!.length, " "));
     await pull();
     expect(await digestsIn(folder)).toEqual(digests(files));
@@ -88,7 +56,7 @@ describe("a part", () => {
   it("with wrong bytes is deleted with a clear error, and the next pull succeeds", async () => {
     const { files, folder, part, pull } = await halfDone({});
     await writeFile(part, Buffer.alloc(100));
-    expect(await message(pull())).toMatch(/someone\/tiny\/model.safetensors: its sha256 is not.*pull again/);
+    expect(await failure(pull())).toMatch(/someone\/tiny\/model.safetensors: its sha256 is not.*pull again/);
     expect(await readdir(folder)).toEqual(["config.json"]);
     await pull();
     expect(await digestsIn(folder)).toEqual(digests(files));
@@ -130,7 +98,7 @@ describe("a part", () => {
         return seen.range !== undefined;
       };
       const { part, pull } = await halfDone({ intercept }, 5000);
-      expect(await message(pull())).toMatch(/the list says/);
+      expect(await failure(pull())).toMatch(/the list says/);
       expect(await readFile(part)).toHaveLength(5000);
     },
   );
@@ -167,7 +135,7 @@ describe("a connection", () => {
       return true;
     };
     const { files, folder, part, pull, ranges } = await halfDone({ intercept });
-    expect(await message(pull())).toMatch(
+    expect(await failure(pull())).toMatch(
       /someone\/tiny\/model.safetensors: .*run the command again to continue/,
     );
     expect(await readFile(part)).toHaveLength(7000);
@@ -224,7 +192,7 @@ describe("a hub whose content is not what it lists", () => {
       return spoil;
     };
     const { folder, pull } = await halfDone({ intercept });
-    expect(await message(pull())).toContain(`its ${algorithm} is not the one that`);
+    expect(await failure(pull())).toContain(`its ${algorithm} is not the one that`);
     expect(await readdir(folder)).toEqual(algorithm === "sha256" ? ["config.json"] : []);
   });
 
@@ -240,7 +208,7 @@ describe("a hub whose content is not what it lists", () => {
       return true;
     };
     const { pull } = await halfDone({ intercept });
-    expect(await message(pull())).toMatch(/\(text\/html\), the list says \d+/);
+    expect(await failure(pull())).toMatch(/\(text\/html\), the list says \d+/);
   });
 
   it("checks sizes alone where the list has no digests", async () => {
@@ -263,32 +231,6 @@ describe("redirects", () => {
       return true;
     };
     const { pull } = await halfDone({ intercept });
-    expect(await message(pull())).toMatch(expected);
+    expect(await failure(pull())).toMatch(expected);
   });
-});
-
-describe("the disk", () => {
-  it("that takes nothing is one line", async () => {
-    const { hub, into } = await setUp({ files: await tinyRepo() });
-    await writeFile(join(into, "someone"), "a file");
-    const pull = () => pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into });
-    expect(await message(pull())).toMatch(
-      /cannot write .*someone.tiny: a file stands where a folder should be/,
-    );
-    await rm(join(into, "someone"));
-    await mkdir(join(into, "someone", "tiny", `${NAME}.part`), { recursive: true });
-    expect(await message(pull())).toMatch(
-      /cannot write .*model.safetensors: a folder stands where the file should be/,
-    );
-  });
-
-  it.skipIf(process.getuid?.() === 0)(
-    "without permission is one line (root may write everywhere)",
-    async () => {
-      const { hub, into } = await setUp({ files: await tinyRepo() });
-      await chmod(into, 0o500);
-      const pull = pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into });
-      expect(await message(pull)).toMatch(/cannot write .*: no permission/);
-    },
-  );
 });

@@ -1,10 +1,14 @@
 // Golden files as repositories of a fake hub, and a folder to pull them into.
 
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { onTestFinished } from "vitest";
+import { expect, onTestFinished } from "vitest";
+import { BadInput } from "../../src/check.ts";
+import { pullModel } from "../../src/hub.ts";
 import { type FakeHub, type FakeHubOptions, type Files, sha256Of, startFakeHub } from "./fake-hub.ts";
+
+export const WEIGHTS = "model.safetensors";
 
 const GOLDEN = new URL("../golden/", import.meta.url);
 
@@ -46,6 +50,37 @@ export async function setUp(options: FakeHubOptions): Promise<{ hub: FakeHub; in
     await rm(into, { recursive: true, force: true });
   });
   return { hub, into };
+}
+
+/** golden/tiny on a hub, and a folder with the beginning of its weights as a part, if `partBytes` is given. */
+export async function halfDone(options: Omit<FakeHubOptions, "files">, partBytes?: number) {
+  const files = await goldenFiles("tiny", ["config.json", WEIGHTS]);
+  const { hub, into } = await setUp({ ...options, files });
+  const folder = join(into, "someone", "tiny");
+  const part = join(folder, `${WEIGHTS}.part`);
+  const weights = files[WEIGHTS]!;
+  await mkdir(folder, { recursive: true });
+  if (partBytes !== undefined) await writeFile(part, weights.subarray(0, partBytes));
+  const pull = (extra: Partial<Parameters<typeof pullModel>[0]> = {}) =>
+    pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into, ...extra });
+  const ranges = () =>
+    hub
+      .contents()
+      .filter(({ from }) => from === "cdn")
+      .map(({ range }) => range);
+  return { files, weights, hub, into, folder, part, pull, ranges };
+}
+
+/** The one line that a pull fails with. */
+export async function failure(pull: Promise<unknown>): Promise<string> {
+  const error = await pull.then(
+    () => undefined,
+    (thrown: unknown) => thrown,
+  );
+  expect(error).toBeInstanceOf(BadInput);
+  const { message } = error as BadInput;
+  expect(message).not.toContain("\n");
+  return message;
 }
 
 /** The sha256 of each file by name: comparing these is much quicker than comparing the bytes with toEqual. */
