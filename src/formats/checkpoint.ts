@@ -34,24 +34,16 @@ export async function openCheckpoint(path: string): Promise<TensorFile> {
 }
 
 async function openFile(path: string): Promise<TensorFile> {
-  if (path.endsWith(".bin.index.json")) return openShards(path, "pytorch", openPytorch);
+  if (path.endsWith(".bin.index.json")) return openShards(path, "pytorch", openPytorchBin);
   if (path.endsWith(".index.json")) return openShards(path, "safetensors", openSafetensors);
   if (path.endsWith(".safetensors")) return openSafetensors(path);
   // Any other name says little: the content decides.
   const looks = await looksAt(path);
   if (looks.kind === "safetensors") return openSafetensors(path);
   if (looks.kind === "zip" || looks.kind === "pickle" || /\.(?:bin|pth?|ckpt)$/.test(path))
-    return openPytorch(path);
+    return openPytorchBin(path);
   refuseOtherKinds(path, looks, "a safetensors or PyTorch file");
   return openSafetensors(path);
-}
-
-async function openPytorch(path: string): Promise<TensorFile> {
-  const looks = await looksAt(path);
-  // A zip, a pickle and the tar of PyTorch's first years are its own to judge.
-  const own = looks.kind === "zip" || looks.kind === "pickle" || looks.kind === "tar";
-  if (!own) refuseOtherKinds(path, looks, "a PyTorch file");
-  return openPytorchBin(path);
 }
 
 async function looksAt(path: string): Promise<FileLooks> {
