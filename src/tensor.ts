@@ -38,6 +38,8 @@ export class Tensor implements BufferRange {
   readonly allocation: Allocation;
   readonly offset: number;
   readonly bytes: number;
+  /** Its own flag: after `free` the allocation may already belong to another tensor. */
+  private freed = false;
 
   constructor(gpu: Gpu, shape: readonly number[], dtype: Dtype, allocation: Allocation, offset = 0) {
     this.gpu = gpu;
@@ -112,7 +114,13 @@ export class Tensor implements BufferRange {
 
   /** Give the memory back. Work already recorded may still use it. */
   free(): void {
+    check(!this.freed, () => `tensor: ${this.allocation.label} ${shapeText(this.shape)} is freed twice`);
+    this.freed = true;
     this.gpu.memory.free(this.allocation);
+  }
+
+  get isFreed(): boolean {
+    return this.freed;
   }
 }
 
@@ -141,7 +149,7 @@ export function scope<T extends Tensor | undefined>(gpu: Gpu, body: () => T): T 
     return result;
   } finally {
     stack.pop();
-    for (const t of made) if (t !== result && t.allocation.state === "live") t.free();
+    for (const t of made) if (t !== result && !t.isFreed) t.free();
     if (result && made.includes(result)) stack.at(-1)?.push(result);
   }
 }

@@ -1,0 +1,104 @@
+import type { Gpu } from "../gpu/gpu.ts";
+import type { AttentionBatch } from "../ops/attention.ts";
+import { rowStride, Tensor } from "../tensor.ts";
+
+/** none: recompute all each step. contiguous: a strip of the maximum length a sequence. paged: pages as it grows. */
+export const CACHE_MODES = ["none", "contiguous", "paged"] as const;
+export type CacheMode = (typeof CACHE_MODES)[number];
+
+/** What the keys and values of one token look like. */
+export interface CacheShape {
+  readonly layers: number;
+  readonly heads: number;
+  readonly headSize: number;
+  readonly dtype: "f32" | "f16";
+}
+
+/** A sequence's place in a cache: made by `open`, given back by `close`. */
+export interface Place {
+  /** Tokens whose keys and values the cache holds, those of the step in progress included. */
+  readonly length: number;
+}
+
+/** `count` new tokens of the sequence at `place`. */
+export interface StepRequest {
+  readonly place: Place;
+  readonly count: number;
+}
+
+/** What a cache does for one step of a batch; the same for every layer. */
+export interface CacheStep {
+  /** [T]: the slot in which each new token's key and value go. */
+  readonly slotMapping: Uint32Array;
+  /** Store layer's keys and values of qkv [T, 3 · C], then attend to all that each token may see: [T, C]. */
+  attend(layer: number, qkv: Tensor, slotMapping: Tensor, batch: AttentionBatch, scale: number): Tensor;
+  /** Free the step's own arrays. */
+  end(): void;
+}
+
+/** Bytes of a cache. reserved − used is the waste that paging removes. */
+export interface KvUsage {
+  /** GPU memory that the cache took when it was made, used or not. */
+  readonly allocated: number;
+  /** Kept for the sequences that are open: nobody else can have it. */
+  readonly reserved: number;
+  /** Holding keys and values of tokens. */
+  readonly used: number;
+  /** reserved − used. */
+  readonly wasted: number;
+}
+
+/** Where keys and values of past tokens live. */
+export interface KvCache {
+  readonly mode: CacheMode;
+  /** False for a cache that forgets: each step is then given all tokens of a sequence again. */
+  readonly remembers: boolean;
+  /** A place for one more sequence. Throws when there is none (OutOfPages, or BadInput for strips). */
+  open(): Place;
+  /** Find slots for the new tokens of a batch: all of them, or it throws OutOfPages or BadInput and changes nothing. */
+  prepare(requests: readonly StepRequest[]): CacheStep;
+  /** Give a sequence's place back. */
+  close(place: Place): void;
+  usage(): KvUsage;
+  /** Give the GPU memory back. */
+  free(): void;
+}
+
+/** Bytes that one slot takes in all layers: keys and values, heads padded to a multiple of four channels. */
+export function slotBytes({ layers, heads, headSize, dtype }: CacheShape): number {
+  return 2 * layers * heads * rowStride(headSize) * (dtype === "f32" ? 4 : 2);
+}
+
+/** Keys and values of one layer: two tensors [slots, H, D]. */
+export interface LayerKv {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/** The buffers of a cache that remembers: two a layer, purpose `kv`. Throws OutOfMemory, then nothing is left behind. */
+export function allocateLayers(gpu: Gpu, shape: CacheShape, slots: number, label: string): LayerKv[] {
+  const layers: LayerKv[] = [];
+  const made: Tensor[] = [];
+  const tensor = (name: string) => {
+    const options = { dtype: shape.dtype, purpose: "kv", label: `${label}.${name}` } as const;
+    const t = Tensor.empty(gpu, [slots, shape.heads, shape.headSize], options);
+    made.push(t);
+    return t;
+  };
+  try {
+    for (let l = 0; l < shape.layers; l++) layers.push({ k: tensor("k"), v: tensor("v") });
+  } catch (error) {
+    for (const t of made) t.free();
+    throw error;
+  }
+  return layers;
+}
+
+export function freeLayers(layers: readonly LayerKv[]): void {
+  for (const { k, v } of layers) {
+    k.free();
+    v.free();
+  }
+}
+
+export const sum = (numbers: readonly number[]): number => numbers.reduce((a, b) => a + b, 0);

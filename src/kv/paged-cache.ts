@@ -1,0 +1,119 @@
+import { check } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { kvWrite } from "../ops/kv-write.ts";
+import { pagedAttention } from "../ops/paged-attention.ts";
+import { Tensor } from "../tensor.ts";
+import {
+  allocateLayers,
+  type CacheShape,
+  type CacheStep,
+  freeLayers,
+  type KvCache,
+  type KvUsage,
+  type LayerKv,
+  type Place,
+  type StepRequest,
+  slotBytes,
+  sum,
+} from "./cache.ts";
+import { NULL_PAGE, OutOfPages, PageAllocator } from "./page-allocator.ts";
+import { PageTable } from "./page-table.ts";
+
+/**
+ * Keys and values in pages of `pageSize` slots, taken from one pool as a sequence grows (Kwon et al., 2023). A sequence
+ * wastes less than one page, and pages of one sequence may lie anywhere.
+ */
+export class PagedCache implements KvCache {
+  readonly mode = "paged";
+  readonly remembers = true;
+  readonly pageSize: number;
+  readonly allocator: PageAllocator;
+  private readonly gpu: Gpu;
+  private readonly shape: CacheShape;
+  private readonly layers: readonly LayerKv[];
+  private readonly tables = new Set<PageTable>();
+
+  /** A pool of `pages` usable pages, and the null page that padding points at. Throws OutOfMemory. */
+  constructor(gpu: Gpu, shape: CacheShape, pages: number, pageSize: number) {
+    this.gpu = gpu;
+    this.shape = shape;
+    this.pageSize = pageSize;
+    this.allocator = new PageAllocator(pages + 1);
+    this.layers = allocateLayers(gpu, shape, (pages + 1) * pageSize, "paged cache");
+  }
+
+  open(): Place {
+    const table = new PageTable(this.allocator, this.pageSize);
+    this.tables.add(table);
+    return table;
+  }
+
+  prepare(requests: readonly StepRequest[]): CacheStep {
+    const tables = requests.map(({ place }) => this.table(place));
+    // All or nothing: count what the whole batch needs before the first table grows.
+    const wanted = sum(
+      requests.map(({ count }, i) =>
+        Math.max(0, Math.ceil((tables[i]!.length + count) / this.pageSize) - tables[i]!.pages.length),
+      ),
+    );
+    const { freeCount, total } = this.allocator;
+    if (wanted > freeCount) throw new OutOfPages(wanted, freeCount, total);
+
+    const slotMapping = new Uint32Array(sum(requests.map((r) => r.count)));
+    let t = 0;
+    requests.forEach(({ count }, i) => {
+      const table = tables[i]!;
+      const begin = table.length;
+      table.append(count);
+      slotMapping.set(table.slots(begin, begin + count), t);
+      t += count;
+    });
+    const pageTable = this.upload(tables);
+    return {
+      slotMapping,
+      attend: (layer, qkv, slots, batch, scale) => {
+        const { k, v } = this.layers[layer]!;
+        kvWrite(qkv, slots, k, v);
+        return pagedAttention(qkv, k, v, pageTable, this.pageSize, batch, scale);
+      },
+      end: () => pageTable.free(),
+    };
+  }
+
+  close(place: Place): void {
+    const table = this.table(place);
+    table.release();
+    this.tables.delete(table);
+  }
+
+  usage(): KvUsage {
+    const bytes = slotBytes(this.shape);
+    const reserved = this.allocator.usedCount * this.pageSize * bytes;
+    const used = sum([...this.tables].map((t) => t.length)) * bytes;
+    const allocated = (this.allocator.total + 1) * this.pageSize * bytes;
+    return { allocated, reserved, used, wasted: reserved - used };
+  }
+
+  free(): void {
+    freeLayers(this.layers);
+  }
+
+  /** The batch's page tables as one [S, width] array, rows filled up with the null page. */
+  private upload(tables: readonly PageTable[]): Tensor {
+    const width = Math.max(...tables.map((t) => t.pages.length));
+    const rows = new Uint32Array(tables.length * width).fill(NULL_PAGE);
+    tables.forEach((table, s) => {
+      rows.set(table.pages, s * width);
+    });
+    return Tensor.from(this.gpu, [tables.length, width], rows, {
+      dtype: "u32",
+      purpose: "tables",
+      label: "page table",
+    });
+  }
+
+  private table(place: Place): PageTable {
+    check(this.tables.has(place as PageTable), "paged cache: this place is closed, or another cache's");
+    return place as PageTable;
+  }
+}

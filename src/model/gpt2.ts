@@ -1,0 +1,131 @@
+import type { Gpu } from "../gpu/gpu.ts";
+import type { CacheShape, KvCache } from "../kv/cache.ts";
+import { embedding } from "../ops/embedding.ts";
+import { gatherRows } from "../ops/gather-rows.ts";
+import { layernorm } from "../ops/layernorm.ts";
+import { matmulTransposed } from "../ops/matmul-transposed.ts";
+import { scope, type Tensor } from "../tensor.ts";
+import { type Batch, type BatchItem, freeBatch, makeBatch } from "./batch.ts";
+import { attentionScale, loadConfig, type ModelConfig } from "./config.ts";
+import {
+  type BlockWeights,
+  freeWeights,
+  type Gpt2Weights,
+  type LoadOptions,
+  loadWeights,
+  type NormWeights,
+} from "./gpt2-weights.ts";
+import { linear } from "./linear.ts";
+
+/** Called with every tensor of a forward pass that exists in memory, under its name in Hugging Face's GPT-2. */
+export type Trace = (name: string, tensor: Tensor) => void;
+
+const noTrace: Trace = () => {};
+
+/** GPT-2 (Radford et al., Language Models are Unsupervised Multitask Learners, 2019), its weights in GPU memory. */
+export class Gpt2 {
+  readonly gpu: Gpu;
+  readonly config: ModelConfig;
+  readonly weights: Gpt2Weights;
+
+  constructor(gpu: Gpu, config: ModelConfig, weights: Gpt2Weights) {
+    this.gpu = gpu;
+    this.config = config;
+    this.weights = weights;
+  }
+
+  /** Load config.json and the weights in `folder`. Throws CheckpointError or OutOfMemory. */
+  static async load(gpu: Gpu, folder: string, options: LoadOptions = {}): Promise<Gpt2> {
+    const config = await loadConfig(folder);
+    return new Gpt2(gpu, config, await loadWeights(gpu, folder, config, options));
+  }
+
+  /** What a KV cache of this model holds for a token. */
+  cacheShape(dtype: "f32" | "f16"): CacheShape {
+    const { layers, heads, headSize } = this.config;
+    return { layers, heads, headSize, dtype };
+  }
+
+  /**
+   * One step of a ragged batch: for each sequence the logits after its last new token, [S, V] f32, to be freed by the
+   * caller. Keys and values of the new tokens are in the cache afterwards, if it remembers.
+   */
+  forward(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
+    return this.run(cache, items, trace, (hidden, batch) => this.head(gatherRows(hidden, batch.lastRows)));
+  }
+
+  /** Like `forward`, but what comes out of the last layer norm, for every new token: [T, C]. `head` makes it logits. */
+  hidden(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
+    return this.run(cache, items, trace, (hidden) => hidden);
+  }
+
+  /** Logits [rows, V] of hidden states [rows, C]. */
+  head(hidden: Tensor): Tensor {
+    return matmulTransposed(hidden, this.weights.head);
+  }
+
+  free(): void {
+    freeWeights(this.weights);
+  }
+
+  private run(
+    cache: KvCache,
+    items: readonly BatchItem[],
+    trace: Trace,
+    finish: (hidden: Tensor, batch: Batch) => Tensor,
+  ): Tensor {
+    const batch = makeBatch(this.gpu, this.config, cache, items);
+    try {
+      return scope(this.gpu, () => finish(this.layers(batch, trace), batch));
+    } finally {
+      freeBatch(batch);
+    }
+  }
+
+  private layers(batch: Batch, trace: Trace): Tensor {
+    const { wte, wpe, blocks, lnF } = this.weights;
+    let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
+    trace("embed", x);
+    blocks.forEach((weights, layer) => {
+      const y = scope(this.gpu, () => this.block(x, weights, batch, layer, trace)); // [T, C]
+      x.free();
+      x = y;
+    });
+    const out = this.norm(x, lnF); // [T, C]
+    trace("ln_f", out);
+    return out;
+  }
+
+  /** x + attention(ln_1(x)), then that + mlp(ln_2(that)). */
+  private block(x: Tensor, w: BlockWeights, batch: Batch, layer: number, trace: Trace): Tensor {
+    const middle = scope(this.gpu, () => this.attend(x, w, batch, layer, trace)); // [T, C]
+    return scope(this.gpu, () => this.mlp(middle, w, layer, trace)); // [T, C]
+  }
+
+  private attend(x: Tensor, w: BlockWeights, batch: Batch, layer: number, trace: Trace): Tensor {
+    const normed = this.norm(x, w.ln1); // [T, C]
+    const qkv = linear(normed, w.attention); // [T, 3 · C]
+    const scale = attentionScale(this.config, layer);
+    const merged = batch.step.attend(layer, qkv, batch.slotMapping, batch, scale); // [T, C]
+    const out = linear(merged, w.attentionProjection, { residual: x }); // [T, C]
+    trace(`h.${layer}.ln_1`, normed);
+    trace(`h.${layer}.attn.c_attn`, qkv);
+    trace(`h.${layer}.attn.merged`, merged);
+    trace(`h.${layer}.attn.residual`, out);
+    return out;
+  }
+
+  private mlp(x: Tensor, w: BlockWeights, layer: number, trace: Trace): Tensor {
+    const normed = this.norm(x, w.ln2); // [T, C]
+    const act = linear(normed, w.fc, this.config.activation); // [T, F]
+    const out = linear(act, w.fcProjection, { residual: x }); // [T, C]
+    trace(`h.${layer}.ln_2`, normed);
+    trace(`h.${layer}.mlp.act`, act);
+    trace(`h.${layer}.out`, out);
+    return out;
+  }
+
+  private norm(x: Tensor, { weight, bias }: NormWeights): Tensor {
+    return layernorm(x, weight, bias, this.config.layerNormEpsilon);
+  }
+}
