@@ -241,7 +241,7 @@ function readLong(m: Machine): number | bigint {
   let value = 0n;
   for (let i = length - 1; i >= 0; i--) value = (value << 8n) | BigInt(bytes.getUint8(i));
   value = BigInt.asIntN(8 * length, value);
-  return BigInt.asIntN(53, value) === value ? Number(value) : value;
+  return Number.isSafeInteger(Number(value)) ? Number(value) : value;
 }
 
 function append(m: Machine, items: readonly PickleValue[]): void {

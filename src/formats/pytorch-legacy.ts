@@ -1,7 +1,7 @@
 import { CheckpointError } from "./checkpoint-error.ts";
 import type { FileBytes } from "./file-bytes.ts";
 import { type Pickle, requireEnd, unpickle } from "./pickle.ts";
-import { LIMITS } from "./pickle-opcodes.ts";
+import { LIMITS, OP } from "./pickle-opcodes.ts";
 import { describe, isKind, type PickleStorage } from "./pickle-values.ts";
 import { tensorFile } from "./pytorch-tensors.ts";
 import { quote } from "./quote.ts";
@@ -59,11 +59,12 @@ export async function readPytorchLegacy(file: FileBytes): Promise<TensorFile> {
   return tensorFile(file, model.value, ({ key }) => ({ begin: begins.get(key)!, verify: async () => {} }));
 }
 
-/** A lone pickle is judged as one first: a name that it must not ask for says more than a wrong number. */
+/** A lone pickle that is no number is judged as a pickle: a name that it asks for says more than a wrong number. */
 async function requireMagic(file: FileBytes): Promise<void> {
   const head = await file.read(0, Math.min(file.size, SEARCHED_BYTES));
   if (MAGIC.every((byte, i) => head[i] === byte)) return;
-  if (!String.fromCharCode(...head).includes(PROTOCOL_PICKLE)) {
+  const isNumber = head[0] === MAGIC[0] && head[2] === OP.LONG1;
+  if (!isNumber && !String.fromCharCode(...head).includes(PROTOCOL_PICKLE)) {
     const { end } = await readPickle(file, 0);
     requireEnd(file.path, end, file.size);
   }
