@@ -44,7 +44,8 @@ export function bytesOf(name: string, bytes: Uint8Array): FileBytes {
     size: bytes.length,
     async read(begin, end) {
       requireRange(name, bytes.length, begin, end);
-      return bytes.slice(begin, end);
+      // Not bytes.slice: a Buffer's slice shares its memory.
+      return new Uint8Array(bytes.subarray(begin, end));
     },
     async close() {},
   };
