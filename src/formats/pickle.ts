@@ -277,5 +277,9 @@ function refusedOpcode(m: Machine, opcode: number): CheckpointError {
   const name = REFUSED_NAMES.get(opcode) ?? "(no opcode)";
   const hex = `0x${opcode.toString(16).padStart(2, "0")}`;
   const what = `${hex} ${name} not allowed at byte ${m.opcodeAt}`;
-  return new CheckpointError("PICKLE_OPCODE", m.file, `${what}: got it, expected what torch.save writes`);
+  return new CheckpointError(
+    "PICKLE_OPCODE",
+    m.file,
+    `${what}: got a foreign opcode, expected only those of torch.save`,
+  );
 }
