@@ -1,14 +1,15 @@
 import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { gpt2Name, gpt2Tensors } from "../../src/formats/gpt2-names.ts";
 import type { StoredTensor, TensorFile } from "../../src/formats/tensor-file.ts";
 import { entry, openAs, refusal, safetensors } from "./safetensors-file.ts";
 
-const TINY = new URL("../golden/tiny/", import.meta.url).pathname;
-const WEIGHTS = new URL("../../weights/", import.meta.url).pathname;
+const TINY = fileURLToPath(new URL("../golden/tiny/", import.meta.url));
+const WEIGHTS = fileURLToPath(new URL("../../weights/", import.meta.url));
 let folder = "";
 
 beforeAll(async () => {
