@@ -1,0 +1,235 @@
+/**
+ * The file `results.json` of `quire bench kv`: its shape, its units and its check.
+ *
+ * Every duration is in seconds, every amount of memory in bytes, every step and repeat counts from 1. Parsing with `RESULTS` also
+ * puts the keys into the order written here, so that two result files can be compared line by line.
+ */
+import { z } from "zod";
+
+/** Changes whenever a field changes its meaning; a reader should refuse a name it does not know. */
+export const RESULTS_SCHEMA = "quire-bench-kv/1";
+
+/** The KV cache modes, in the order of tables and charts. */
+export const KV_MODES = ["none", "contiguous", "paged"] as const;
+export type KvMode = (typeof KV_MODES)[number];
+
+/** What GPU memory is used for, in the order of tables and charts. */
+export const PURPOSES = ["weights", "kv", "activations", "tables", "staging"] as const;
+export type Purpose = (typeof PURPOSES)[number];
+
+const count = z.int().min(0);
+const bytes = count.describe("bytes");
+const seconds = z.number().min(0).describe("seconds");
+const mode = z.enum(KV_MODES);
+
+const byPurpose = z.object({ weights: bytes, kv: bytes, activations: bytes, tables: bytes, staging: bytes });
+
+/** One forward pass: it ends when its token is known on the host. Step 1 is the prefill. */
+const step = z.object({
+  step: z.int().min(1),
+  /** The token that this step produced. */
+  tokenId: count,
+  /** Tokens that the step's attention could see: the prompt and every token before `tokenId`. */
+  contextLength: count,
+  /** Tokens whose activations were computed: the prompt in a prefill, then 1, or the whole sequence without a cache. */
+  newTokensComputed: count,
+  seconds,
+  /** All live GPU buffers after the step, as the ledger has them. */
+  gpuMemoryBytes: bytes,
+  /** The most that was live at any moment of the step. */
+  gpuPeakBytes: bytes,
+  /** Parts of `gpuMemoryBytes`. */
+  memoryByPurpose: byPurpose,
+  /** GPU buffers made for keys and values, whoever holds their slots. */
+  kvAllocatedBytes: bytes,
+  /** The part set aside for this sequence, which no other sequence could use. */
+  kvReservedBytes: bytes,
+  /** The part that holds keys and values of real tokens. */
+  kvUsedBytes: bytes,
+});
+
+const run = z.object({
+  mode,
+  repeat: z.int().min(1),
+  /** The new tokens, without the prompt. */
+  tokens: z.array(count),
+  /** The decoded new tokens, without the prompt. */
+  text: z.string(),
+  /** "error": the run broke off; its steps are kept here but enter no summary. */
+  finishReason: z.enum(["length", "eos", "stop", "context", "error"]),
+  steps: z.array(step),
+  /** Wall time from the start of the first step to the last token, so at least the sum of the steps. */
+  totalSeconds: seconds,
+  timeToFirstTokenSeconds: seconds,
+  /** The most that was live at any moment of the run. */
+  peakBytes: bytes,
+  /** The most that each purpose held at any moment; the moments differ, so the sum may exceed `peakBytes`. */
+  peakByPurpose: byPurpose,
+});
+
+/** One mode over all its repeats; percentiles as `percentile` in measure.ts defines them. */
+const modeSummary = z.object({
+  mode,
+  /** Runs and steps behind these figures. */
+  repeats: count,
+  steps: count,
+  /** Over every step of every repeat, the prefill included. */
+  avgSecondsPerToken: seconds,
+  p50SecondsPerToken: seconds,
+  p95SecondsPerToken: seconds,
+  /** Mean over the repeats. */
+  timeToFirstTokenSeconds: seconds,
+  /** Mean over every step but the first; null when there is only one step. */
+  decodeAvgSeconds: seconds.nullable(),
+  /** Mean over the repeats. */
+  totalSeconds: seconds,
+  /** All new tokens by all of the runs' wall time. */
+  tokensPerSecond: z.number().min(0),
+  /** Between these bounds averages cannot be told apart: see `averageBounds` in summarize.ts. */
+  avgLowSeconds: z.number(),
+  avgHighSeconds: seconds,
+  /** Median of the first and of the last quarter of the decode steps; null with fewer than 4 of them. */
+  earlyDecodeSeconds: seconds.nullable(),
+  lateDecodeSeconds: seconds.nullable(),
+  /** Time of a run beyond what it had cost if every step were an early decode step: by its first token, by its growth. */
+  firstTokenExcessSeconds: z.number(),
+  growthExcessSeconds: z.number(),
+  peakBytes: bytes,
+  peakByPurpose: byPurpose,
+  /** After the last step. */
+  kvAllocatedBytes: bytes,
+  kvReservedBytes: bytes,
+  kvUsedBytes: bytes,
+  /** Reserved and not used. */
+  kvWastedBytes: bytes,
+  /** Of the reserved bytes, 0 to 100; 0 when nothing is reserved. */
+  wastePercent: z.number().min(0).max(100),
+  /** Average of mode none by this average; null when none did not run. */
+  speedupOverNone: z.number().min(0).nullable(),
+  /** Peak by the peak of mode none; null when none did not run. */
+  memoryRelativeToNone: z.number().min(0).nullable(),
+});
+
+const sameTokens = z.object({
+  identical: z.boolean(),
+  /** Runs that were compared, every repeat of every mode. */
+  runs: count,
+  /** New tokens of the first of these runs. */
+  tokens: count,
+  /** The earliest step at which a run left the first run; a token is null where that run had already ended. */
+  firstDifference: z
+    .object({
+      step: z.int().min(1),
+      modeA: mode,
+      repeatA: z.int().min(1),
+      tokenA: count.nullable(),
+      modeB: mode,
+      repeatB: z.int().min(1),
+      tokenB: count.nullable(),
+    })
+    .optional(),
+});
+
+/** Everything of `results.json`. */
+export const RESULTS = z.object({
+  schema: z.literal(RESULTS_SCHEMA),
+  quire: z.object({
+    version: z.string(),
+    /** Null outside a git checkout. */
+    commit: z.string().nullable(),
+    /** True when files of the checkout differ from the commit. */
+    dirty: z.boolean().nullable(),
+  }),
+  /** ISO 8601, UTC. */
+  createdAt: z.iso.datetime(),
+  command: z.array(z.string()),
+  runtime: z.object({
+    name: z.enum(["node", "deno"]),
+    version: z.string(),
+    os: z.string(),
+    arch: z.string(),
+    cpus: count,
+    cpuModel: z.string().optional(),
+    /** Version of the npm package `webgpu`; null where the runtime brings its own. */
+    webgpu: z.string().nullable(),
+  }),
+  adapter: z.object({
+    vendor: z.string(),
+    architecture: z.string(),
+    device: z.string(),
+    description: z.string(),
+    driver: z.string().optional(),
+    backend: z.string().optional(),
+    /** True: the GPU is simulated by the CPU, so latencies say nothing about a GPU. */
+    software: z.boolean(),
+    profile: z.enum(["safe", "fast"]),
+    features: z.array(z.string()),
+    limits: z.record(z.string(), z.number()),
+  }),
+  model: z.object({
+    name: z.string(),
+    path: z.string(),
+    parameters: count,
+    layers: count,
+    heads: count,
+    headSize: count,
+    channels: count,
+    contextLength: count,
+    vocabSize: count,
+    weightBytes: bytes,
+    /** 2 · layers · heads · head size · bytes of one element. */
+    kvBytesPerToken: bytes,
+    dtype: z.string(),
+    kvDtype: z.string(),
+  }),
+  options: z.object({
+    prompt: z.string(),
+    promptTokens: z.array(count),
+    newTokens: count,
+    modes: z.array(mode),
+    /** 0 is greedy. */
+    temperature: z.number(),
+    /** 0 is off. */
+    topK: count,
+    /** 1 is off. */
+    topP: z.number(),
+    /** 0 is off. */
+    minP: z.number(),
+    /** 1 is off. */
+    repetitionPenalty: z.number(),
+    seed: z.number(),
+    repeat: z.int().min(1),
+    /** Runs of each mode that were not measured. */
+    warmup: count,
+    /** Slots. */
+    pageSize: count,
+    /** Tokens that the contiguous cache reserves for a sequence. */
+    maxSeqLen: count,
+    kernels: z.string(),
+    ignoreEos: z.boolean(),
+  }),
+  runs: z.array(run),
+  summary: z.array(modeSummary),
+  sameTokens,
+  /** Sentences computed from the figures, in the language of the command. */
+  conclusion: z.array(z.string()),
+  /** Why the experiment stopped early; absent when every mode ran. */
+  incomplete: z.string().optional(),
+});
+
+export type ByPurpose = z.infer<typeof byPurpose>;
+export type StepResult = z.infer<typeof step>;
+export type RunResult = z.infer<typeof run>;
+export type ModeSummary = z.infer<typeof modeSummary>;
+export type SameTokens = z.infer<typeof sameTokens>;
+export type BenchResults = z.infer<typeof RESULTS>;
+
+/** What the measuring part hands over; the rest is computed from it. */
+export type MeasuredResults = Omit<BenchResults, "schema" | "summary" | "sameTokens" | "conclusion">;
+
+/** Runs that reached their end: the only ones that summaries and charts speak of. */
+export function finishedRuns(runs: readonly RunResult[], mode?: KvMode): RunResult[] {
+  return runs.filter(
+    (r) => r.finishReason !== "error" && r.steps.length > 0 && (mode === undefined || r.mode === mode),
+  );
+}

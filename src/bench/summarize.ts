@@ -1,0 +1,159 @@
+/** From the measured runs to the figures of the table: nothing here measures, and nothing rounds. */
+import { mean, median, standardDeviation, statistics, sum } from "./measure.ts";
+import {
+  type ByPurpose,
+  finishedRuns,
+  KV_MODES,
+  type ModeSummary,
+  PURPOSES,
+  type RunResult,
+  type SameTokens,
+} from "./results.ts";
+
+/** Half-width of the bounds in standard errors, about 95 % for a normal distribution. */
+const STANDARD_ERRORS = 2;
+
+/** One summary for each mode that has a finished run, in the order of KV_MODES. */
+export function summarize(runs: readonly RunResult[]): ModeSummary[] {
+  const summaries = KV_MODES.map((mode) => finishedRuns(runs, mode))
+    .filter((modeRuns) => modeRuns.length > 0)
+    .map(summarizeMode);
+  const none = summaries.find((s) => s.mode === "none");
+  if (none === undefined) return summaries;
+  return summaries.map((s) => ({
+    ...s,
+    speedupOverNone: ratio(none.avgSecondsPerToken, s.avgSecondsPerToken),
+    memoryRelativeToNone: ratio(s.peakBytes, none.peakBytes),
+  }));
+}
+
+function summarizeMode(runs: readonly RunResult[]): ModeSummary {
+  const all = statistics(runs.flatMap(stepSeconds));
+  const decode = runs.flatMap((r) => stepSeconds(r).slice(1));
+  const totalSeconds = mean(runs.map((r) => r.totalSeconds));
+  const { low, high } = averageBounds(runs);
+  const last = runs[0]!.steps.at(-1)!;
+  const wasted = last.kvReservedBytes - last.kvUsedBytes;
+  return {
+    mode: runs[0]!.mode,
+    repeats: runs.length,
+    steps: all.count,
+    avgSecondsPerToken: all.mean,
+    p50SecondsPerToken: all.p50,
+    p95SecondsPerToken: all.p95,
+    timeToFirstTokenSeconds: mean(runs.map((r) => r.timeToFirstTokenSeconds)),
+    decodeAvgSeconds: decode.length > 0 ? mean(decode) : null,
+    totalSeconds,
+    tokensPerSecond: ratio(all.count / runs.length, totalSeconds) ?? 0,
+    avgLowSeconds: low,
+    avgHighSeconds: high,
+    ...growth(runs),
+    peakBytes: Math.max(...runs.map((r) => r.peakBytes)),
+    peakByPurpose: largestByPurpose(runs.map((r) => r.peakByPurpose)),
+    kvAllocatedBytes: last.kvAllocatedBytes,
+    kvReservedBytes: last.kvReservedBytes,
+    kvUsedBytes: last.kvUsedBytes,
+    kvWastedBytes: wasted,
+    wastePercent: 100 * (ratio(wasted, last.kvReservedBytes) ?? 0),
+    speedupOverNone: null,
+    memoryRelativeToNone: null,
+  };
+}
+
+/**
+ * Bounds of a mode's average seconds per token; two modes whose bounds overlap are not told apart.
+ * With several repeats: the fastest and the slowest repeat. With one: the mean plus and minus two standard errors of its decode
+ * steps, which is only a floor, since the steps of one run share what disturbs them.
+ */
+export function averageBounds(runs: readonly RunResult[]): { low: number; high: number } {
+  const averages = runs.map((r) => mean(stepSeconds(r)));
+  if (averages.length > 1) return { low: Math.min(...averages), high: Math.max(...averages) };
+  const decode = stepSeconds(runs[0]!).slice(1);
+  const half =
+    decode.length > 1 ? (STANDARD_ERRORS * standardDeviation(decode)) / Math.sqrt(decode.length) : 0;
+  return { low: averages[0]! - half, high: averages[0]! + half };
+}
+
+/**
+ * Compares every run with the first one, all repeats included, and reports the earliest step where one differs.
+ * A run that broke off is compared as far as it went.
+ */
+export function compareTokens(runs: readonly RunResult[]): SameTokens {
+  const [first, ...others] = runs;
+  let earliest: SameTokens["firstDifference"];
+  for (const other of others) {
+    const index = firstDifferentIndex(first!, other);
+    if (index === undefined || (earliest !== undefined && index + 1 >= earliest.step)) continue;
+    earliest = {
+      step: index + 1,
+      modeA: first!.mode,
+      repeatA: first!.repeat,
+      tokenA: first!.tokens[index] ?? null,
+      modeB: other.mode,
+      repeatB: other.repeat,
+      tokenB: other.tokens[index] ?? null,
+    };
+  }
+  const result: SameTokens = {
+    identical: earliest === undefined,
+    runs: runs.length,
+    tokens: first?.tokens.length ?? 0,
+  };
+  return earliest === undefined ? result : { ...result, firstDifference: earliest };
+}
+
+function firstDifferentIndex(a: RunResult, b: RunResult): number | undefined {
+  const brokeOff = a.finishReason === "error" || b.finishReason === "error";
+  const length = brokeOff
+    ? Math.min(a.tokens.length, b.tokens.length)
+    : Math.max(a.tokens.length, b.tokens.length);
+  for (let i = 0; i < length; i++) if (a.tokens[i] !== b.tokens[i]) return i;
+  return undefined;
+}
+
+type Growth = Pick<
+  ModeSummary,
+  "earlyDecodeSeconds" | "lateDecodeSeconds" | "firstTokenExcessSeconds" | "growthExcessSeconds"
+>;
+
+/** How a run's time divides: early decode steps are the base, and the first token and the later steps cost more or less. */
+function growth(runs: readonly RunResult[]): Growth {
+  const decodes = runs.map((r) => stepSeconds(r).slice(1));
+  const quarters = decodes.map((d) => Math.floor(d.length / 4));
+  if (quarters.some((q) => q === 0)) {
+    return {
+      earlyDecodeSeconds: null,
+      lateDecodeSeconds: null,
+      firstTokenExcessSeconds: 0,
+      growthExcessSeconds: 0,
+    };
+  }
+  const early = median(decodes.flatMap((d, i) => d.slice(0, quarters[i]!)));
+  const late = median(decodes.flatMap((d, i) => d.slice(d.length - quarters[i]!)));
+  return {
+    earlyDecodeSeconds: early,
+    lateDecodeSeconds: late,
+    firstTokenExcessSeconds: mean(runs.map((r) => r.steps[0]!.seconds)) - early,
+    growthExcessSeconds: mean(decodes.map((d) => sum(d) - d.length * early)),
+  };
+}
+
+function stepSeconds(run: RunResult): number[] {
+  return run.steps.map((s) => s.seconds);
+}
+
+function largestByPurpose(peaks: readonly ByPurpose[]): ByPurpose {
+  const largest: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
+  for (const purpose of PURPOSES) largest[purpose] = Math.max(...peaks.map((p) => p[purpose]));
+  return largest;
+}
+
+/** a / b, or null when b is 0. */
+function ratio(a: number, b: number): number | null {
+  return b === 0 ? null : a / b;
+}
+
+/** Whether the averages of two modes differ by more than their spread. */
+export function toldApart(a: ModeSummary, b: ModeSummary): boolean {
+  return a.avgHighSeconds < b.avgLowSeconds || b.avgHighSeconds < a.avgLowSeconds;
+}

@@ -1,0 +1,134 @@
+/** Leaves the results of an experiment in a folder, the figures first, so that no drawing can lose them. */
+import { access, constants, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { BadInput } from "../check.ts";
+import { LIGHT } from "./chart-parts.ts";
+import { chartSvg } from "./chart-svg.ts";
+import { kvCharts } from "./charts.ts";
+import type { Lang } from "./labels.ts";
+import { reportHtml } from "./report.ts";
+import { type BenchResults, KV_MODES, PURPOSES, RESULTS } from "./results.ts";
+
+/** What the file system may answer because of the folder that the user chose, in words. */
+const REASONS: Record<string, string> = {
+  EACCES: "permission denied",
+  EPERM: "permission denied",
+  EROFS: "the file system is read-only",
+  ENOSPC: "no space left on the device",
+  EDQUOT: "the disk quota is used up",
+  ENOTDIR: "a part of the path is not a folder",
+  EEXIST: "it is a file, not a folder",
+  EISDIR: "a folder is in the way of the file",
+  ENAMETOOLONG: "the path is too long",
+  ELOOP: "the path has a loop of links",
+};
+
+/** Charts that an earlier experiment may have left in the folder and that this one may not have. */
+const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...KV_MODES.map((m) => `mode-${m}`)];
+
+/**
+ * Makes the folder for results, so that a bad --out fails before the measuring and not after it.
+ * @throws BadInput when it cannot be made or written to.
+ */
+export async function prepareResultsDir(dir: string): Promise<void> {
+  await asBadInput(dir, async () => {
+    await mkdir(dir, { recursive: true });
+    await access(dir, constants.W_OK | constants.X_OK);
+  });
+}
+
+/**
+ * Writes results.json, steps.csv, charts/*.svg and report.html, in this order. A file that fails does not keep the others from
+ * being written; the first failure is thrown at the end. Each file appears whole or not at all.
+ * @returns the paths of the files.
+ * @throws BadInput when the folder cannot be written to.
+ */
+export async function writeResults(dir: string, results: BenchResults, lang: Lang): Promise<string[]> {
+  const parsed = RESULTS.safeParse(results);
+  const failures: unknown[] = parsed.success ? [] : [parsed.error];
+  const files: string[] = [];
+  const attempt = async (name: string, content: () => string) => {
+    try {
+      const path = join(dir, name);
+      await writeWhole(path, content());
+      files.push(path);
+    } catch (error) {
+      failures.push(error);
+    }
+  };
+  await prepareResultsDir(dir);
+  await attempt("results.json", () => `${JSON.stringify(parsed.data ?? results, null, 1)}\n`);
+  await attempt("steps.csv", () => stepsCsv(results));
+  const charts = kvCharts(results, lang, LIGHT);
+  for (const id of ALL_CHARTS) {
+    const chart = charts.find((c) => c.id === id);
+    const name = join("charts", `${id}.svg`);
+    if (chart !== undefined) await attempt(name, () => `${chartSvg(chart)}\n`);
+    else await rm(join(dir, name), { force: true });
+  }
+  await attempt("report.html", () => reportHtml(results, lang));
+  if (failures.length > 0) throw failures[0];
+  return files;
+}
+
+/** One line for each step of each repeat, with the unit in the name of each column; durations in seconds, memory in bytes. */
+export function stepsCsv(results: BenchResults): string {
+  const head = [
+    "mode",
+    "repeat",
+    "step",
+    "token_id",
+    "context_length_tokens",
+    "new_tokens_computed",
+    "seconds",
+    "gpu_memory_bytes",
+    "gpu_peak_bytes",
+    ...PURPOSES.map((p) => `${p}_bytes`),
+    "kv_allocated_bytes",
+    "kv_reserved_bytes",
+    "kv_used_bytes",
+  ];
+  const rows = results.runs.flatMap((r) =>
+    r.steps.map((s) => [
+      r.mode,
+      r.repeat,
+      s.step,
+      s.tokenId,
+      s.contextLength,
+      s.newTokensComputed,
+      s.seconds,
+      s.gpuMemoryBytes,
+      s.gpuPeakBytes,
+      ...PURPOSES.map((p) => s.memoryByPurpose[p]),
+      s.kvAllocatedBytes,
+      s.kvReservedBytes,
+      s.kvUsedBytes,
+    ]),
+  );
+  return `${[head, ...rows].map((row) => row.join(",")).join("\n")}\n`;
+}
+
+/** Writes beside the file first and renames, so that nobody reads half a file. */
+async function writeWhole(path: string, content: string): Promise<void> {
+  const partial = `${path}.${process.pid}.part`;
+  await asBadInput(path, async () => {
+    await mkdir(dirname(path), { recursive: true });
+    try {
+      await writeFile(partial, content);
+      await rename(partial, path);
+    } catch (error) {
+      await rm(partial, { force: true });
+      throw error;
+    }
+  });
+}
+
+async function asBadInput(path: string, action: () => Promise<void>): Promise<void> {
+  try {
+    await action();
+  } catch (error) {
+    const reason = REASONS[(error as NodeJS.ErrnoException).code ?? ""];
+    if (reason === undefined) throw error;
+    throw new BadInput(`--out: cannot write ${path}: ${reason}; name a folder that you can write to`);
+  }
+}

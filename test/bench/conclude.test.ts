@@ -1,0 +1,92 @@
+import { describe, expect, test } from "vitest";
+import { completeResults, concludeFrom } from "../../src/bench/conclude.ts";
+import { summarize } from "../../src/bench/summarize.ts";
+import { type Shape, sampleMeasured, sampleRuns } from "./sample-results.ts";
+
+const PLAIN = { software: false, sameTokens: true };
+const conclude = (shape: Shape) => concludeFrom(summarize(sampleRuns(shape)), PLAIN, "en").join("\n");
+
+describe("the conclusion", () => {
+  test("names the fastest mode, how much longer the others take and the speed-ups over no cache", () => {
+    const text = conclude({ slowness: { paged: 2 } });
+    expect(text).toMatch(/^Fastest: contiguous, 4\.\d\d ms a token on average\.$/m);
+    expect(text).toMatch(/^Compared with contiguous, a token takes (1\.9|2\.0)\d× as long with paged\.$/m);
+    expect(text).toMatch(/^Speed-up over no cache: contiguous 2\.\d\d×, paged 1\.\d\d×\.$/m);
+  });
+
+  test("says so when paged is slower even than no cache", () => {
+    const text = conclude({ slowness: { paged: 10 } });
+    expect(text).toMatch(/paged 0\.\d\d×/);
+    expect(text).not.toMatch(/Fastest: paged/);
+  });
+
+  test("calls a difference within the spread of the repeats a tie", () => {
+    const runs = sampleRuns({ modes: ["contiguous", "paged"] });
+    const shifted = runs.map((r) => (r.repeat === 2 ? { ...r, steps: runs[0]!.steps } : r));
+    const text = concludeFrom(summarize(shifted), PLAIN, "en")[0];
+    expect(text).toMatch(
+      /^Fastest: contiguous \(.*\) and paged \(.*\) cannot be told apart; .*the 2 repeats\.$/,
+    );
+  });
+
+  test("tells growth from a costly first token", () => {
+    expect(conclude({})).toMatch(
+      /No cache: the steps grow from .* this growth costs more than the first token/,
+    );
+    expect(conclude({})).toMatch(/Paged: .*neither growth nor the first token dominates/);
+    expect(conclude({ prefillSeconds: 2 })).toMatch(
+      /No cache: the first token takes 1\.\d\d s, 7\d\.\d % of the run/,
+    );
+    expect(conclude({ newTokens: 3 })).toContain("Paged: too few steps to tell whether they grow.");
+  });
+
+  test("counts what was reserved for nothing and what paging saves", () => {
+    const text = conclude({});
+    expect(text).toContain(
+      "Contiguous reserved 9.0 MiB for keys and values and used 504.0 KiB of it; 8.5 MiB (94.5 %)",
+    );
+    expect(text).toContain("Paging reserves 8.4 MiB (93.8 %) less than the contiguous cache");
+    expect(text).not.toContain("page pool");
+  });
+
+  test("admits that paging saved nothing, and that a pool is larger than what it lends", () => {
+    const summary = summarize(sampleRuns({}));
+    const paged = summary[2]!;
+    const larger = { ...paged, kvReservedBytes: summary[1]!.kvReservedBytes + 1024 };
+    const conclusion = (p: typeof paged) => concludeFrom([...summary.slice(0, 2), p], PLAIN, "en").join("\n");
+    expect(conclusion(larger)).toContain("Paging saves no KV memory here: it reserves 1.0 KiB more");
+    expect(conclusion({ ...paged, kvAllocatedBytes: 2 ** 23 })).toContain("The page pool itself is 8.0 MiB");
+  });
+
+  test("ends with its caveats", () => {
+    const summary = summarize(sampleRuns({ repeats: 1 }));
+    const all = { software: true, sameTokens: false, incomplete: "paged: OutOfMemory" };
+    expect(concludeFrom(summary, all, "en").slice(-4)).toEqual([
+      expect.stringContaining("no benchmark of a GPU"),
+      expect.stringContaining("One repeat only"),
+      expect.stringContaining("did not give the same tokens"),
+      "The experiment is incomplete: paged: OutOfMemory",
+    ]);
+    const none = concludeFrom(summarize(sampleRuns({})), PLAIN, "en").join("\n");
+    expect(none).not.toMatch(/software|One repeat|incomplete|did not give/);
+  });
+
+  test("compares nothing when there is nothing to compare", () => {
+    expect(concludeFrom([], PLAIN, "en")).toEqual([]);
+    expect(conclude({ modes: ["paged"] })).not.toMatch(/Fastest|Speed-up|Peak GPU memory/);
+  });
+
+  test("has as many sentences in Chinese", () => {
+    for (const shape of [
+      {},
+      { prefillSeconds: 2, repeats: 1 },
+      { slowness: { paged: 10 } },
+      { newTokens: 3 },
+    ]) {
+      const en = completeResults(sampleMeasured(shape), "en").conclusion;
+      const zh = completeResults(sampleMeasured(shape), "zh").conclusion;
+      expect(zh).toHaveLength(en.length);
+      for (const sentence of zh) expect(sentence).toMatch(/[\u4e00-\u9fff].*[。：]/);
+    }
+  });
+});

@@ -1,0 +1,149 @@
+import { describe, expect, test } from "vitest";
+import type { RunResult } from "../../src/bench/results.ts";
+import { compareTokens, summarize, toldApart } from "../../src/bench/summarize.ts";
+import { KV_BYTES_PER_TOKEN, MAX_SEQ_LEN, sampleRun, sampleRuns } from "./sample-results.ts";
+
+/** The run with its steps' seconds replaced. */
+function timed(run: RunResult, seconds: readonly number[]): RunResult {
+  return {
+    ...run,
+    steps: run.steps.map((s, i) => ({ ...s, seconds: seconds[i]! })),
+    timeToFirstTokenSeconds: seconds[0]!,
+    totalSeconds: seconds.reduce((a, b) => a + b, 0),
+  };
+}
+
+describe("summarize", () => {
+  test("averages over every step of every repeat", () => {
+    const runs = [
+      timed(sampleRun("paged", 1, { newTokens: 3 }), [9, 1, 2]),
+      timed(sampleRun("paged", 2, { newTokens: 3 }), [7, 3, 2]),
+    ];
+    const [s] = summarize(runs);
+    expect(s).toMatchObject({
+      mode: "paged",
+      repeats: 2,
+      steps: 6,
+      avgSecondsPerToken: 4,
+      p50SecondsPerToken: 2.5,
+      p95SecondsPerToken: 8.5,
+      timeToFirstTokenSeconds: 8,
+      decodeAvgSeconds: 2,
+      totalSeconds: 12,
+      tokensPerSecond: 0.25,
+      avgLowSeconds: 4,
+      avgHighSeconds: 4,
+    });
+  });
+
+  test("has the modes in the order of the tables, whatever the order of the runs", () => {
+    const modes = summarize(sampleRuns({ modes: ["paged", "none", "contiguous"] })).map((s) => s.mode);
+    expect(modes).toEqual(["none", "contiguous", "paged"]);
+  });
+
+  test("compares speed and memory with mode none", () => {
+    const none = timed(sampleRun("none", 1, { newTokens: 2 }), [3, 5]);
+    const paged = timed(sampleRun("paged", 1, { newTokens: 2 }), [1, 1]);
+    const [a, b] = summarize([none, { ...paged, peakBytes: none.peakBytes * 2 }]);
+    expect([a!.speedupOverNone, b!.speedupOverNone]).toEqual([1, 4]);
+    expect([a!.memoryRelativeToNone, b!.memoryRelativeToNone]).toEqual([1, 2]);
+  });
+
+  test("says nothing about mode none where it did not run", () => {
+    for (const s of summarize(sampleRuns({ modes: ["contiguous", "paged"] }))) {
+      expect([s.speedupOverNone, s.memoryRelativeToNone]).toEqual([null, null]);
+    }
+  });
+
+  test("takes reserved, used and wasted KV after the last step", () => {
+    const [contiguous] = summarize([sampleRun("contiguous", 1)]);
+    const tokens = 7 + 50 - 1;
+    expect(contiguous).toMatchObject({
+      kvReservedBytes: MAX_SEQ_LEN * KV_BYTES_PER_TOKEN,
+      kvUsedBytes: tokens * KV_BYTES_PER_TOKEN,
+      kvWastedBytes: (MAX_SEQ_LEN - tokens) * KV_BYTES_PER_TOKEN,
+      wastePercent: expect.closeTo((100 * (MAX_SEQ_LEN - tokens)) / MAX_SEQ_LEN, 9),
+    });
+    expect(summarize([sampleRun("none", 1)])[0]).toMatchObject({ kvWastedBytes: 0, wastePercent: 0 });
+  });
+
+  test("divides the time of a run into first token and growth", () => {
+    const run = timed(sampleRun("none", 1, { newTokens: 9 }), [10, 1, 1, 1, 1, 2, 2, 3, 3]);
+    expect(summarize([run])[0]).toMatchObject({
+      earlyDecodeSeconds: 1,
+      lateDecodeSeconds: 3,
+      firstTokenExcessSeconds: 9,
+      growthExcessSeconds: 6,
+    });
+  });
+
+  test("works for a single step and for two", () => {
+    for (const newTokens of [1, 2]) {
+      const [s] = summarize([sampleRun("paged", 1, { newTokens })]);
+      expect(s).toMatchObject({ steps: newTokens, earlyDecodeSeconds: null, lateDecodeSeconds: null });
+    }
+    expect(summarize([sampleRun("paged", 1, { newTokens: 1 })])[0]!.decodeAvgSeconds).toBeNull();
+  });
+
+  test("leaves out runs that broke off", () => {
+    const broken: RunResult = { ...sampleRun("paged", 1), finishReason: "error" };
+    expect(summarize([sampleRun("none", 1), broken]).map((s) => s.mode)).toEqual(["none"]);
+    expect(summarize([])).toEqual([]);
+  });
+});
+
+describe("toldApart", () => {
+  test("needs the repeats of two modes not to overlap", () => {
+    const run = (mode: "contiguous" | "paged", repeat: number, seconds: number) =>
+      timed(sampleRun(mode, repeat, { newTokens: 2 }), [seconds, seconds]);
+    const both = (paged: [number, number]) =>
+      summarize([
+        run("contiguous", 1, 1),
+        run("contiguous", 2, 1.2),
+        run("paged", 1, paged[0]),
+        run("paged", 2, paged[1]),
+      ]);
+    const [a, b] = both([1.1, 1.3]);
+    expect(toldApart(a!, b!)).toBe(false);
+    const [c, d] = both([1.3, 1.4]);
+    expect([toldApart(c!, d!), toldApart(d!, c!)]).toEqual([true, true]);
+  });
+});
+
+describe("compareTokens", () => {
+  const withToken = (run: RunResult, step: number, token: number): RunResult => ({
+    ...run,
+    tokens: run.tokens.map((t, i) => (i === step - 1 ? token : t)),
+  });
+
+  test("finds equal runs equal, all repeats counted", () => {
+    expect(compareTokens(sampleRuns())).toEqual({ identical: true, runs: 6, tokens: 50 });
+  });
+
+  test("reports the earliest difference with both tokens", () => {
+    const runs = sampleRuns();
+    runs[3] = withToken(runs[3]!, 20, 9);
+    runs[5] = withToken(runs[5]!, 12, 4095);
+    expect(compareTokens(runs)).toEqual({
+      identical: false,
+      runs: 6,
+      tokens: 50,
+      firstDifference: {
+        step: 12,
+        modeA: "none",
+        repeatA: 1,
+        tokenA: runs[0]!.tokens[11],
+        modeB: "paged",
+        repeatB: 2,
+        tokenB: 4095,
+      },
+    });
+  });
+
+  test("a shorter run differs where it ends, unless it broke off", () => {
+    const short = { ...sampleRun("paged", 1), tokens: sampleRun("paged", 1).tokens.slice(0, 10) };
+    const none = sampleRun("none", 1);
+    expect(compareTokens([none, short]).firstDifference).toMatchObject({ step: 11, tokenB: null });
+    expect(compareTokens([none, { ...short, finishReason: "error" }]).identical).toBe(true);
+  });
+});

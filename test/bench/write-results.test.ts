@@ -1,0 +1,113 @@
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { RESULTS } from "../../src/bench/results.ts";
+import { prepareResultsDir, stepsCsv, writeResults } from "../../src/bench/write-results.ts";
+import { BadInput } from "../../src/check.ts";
+import { sampleResults } from "./sample-results.ts";
+
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "quire-results-"));
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("results.json", () => {
+  test("the schema takes the sample and keeps every field in its order", () => {
+    const results = sampleResults();
+    expect(JSON.stringify(RESULTS.parse(results))).toBe(JSON.stringify(results));
+  });
+
+  test("the schema refuses another version, a wrong mode, a negative time and a time that is no number", () => {
+    const results = sampleResults();
+    const step = { ...results.runs[0]!.steps[0]!, seconds: Number.NaN };
+    const wrong = [
+      { ...results, schema: "quire-bench-kv/0" },
+      { ...results, runs: [{ ...results.runs[0]!, mode: "magic" }] },
+      { ...results, runs: [{ ...results.runs[0]!, totalSeconds: -1 }] },
+      { ...results, runs: [{ ...results.runs[0]!, steps: [step] }] },
+    ];
+    for (const value of wrong) expect(RESULTS.safeParse(value).success).toBe(false);
+  });
+});
+
+describe("writeResults", () => {
+  test("writes figures, steps, charts and report, and leaves nothing half written", async () => {
+    const out = join(folder, "a", "b");
+    const results = sampleResults();
+    const files = await writeResults(out, results, "en");
+    expect(files.map((f) => f.slice(out.length + 1))).toEqual([
+      "results.json",
+      "steps.csv",
+      ...["modes", "normalised", "raw-latency", "raw-kv", "mode-none", "mode-contiguous", "mode-paged"].map(
+        (id) => join("charts", `${id}.svg`),
+      ),
+      "report.html",
+    ]);
+    expect(readdirSync(out).sort()).toEqual(["charts", "report.html", "results.json", "steps.csv"]);
+    expect(JSON.parse(readFileSync(join(out, "results.json"), "utf8"))).toEqual(results);
+  });
+
+  test("replaces an earlier experiment, whose other charts go, and leaves foreign files alone", async () => {
+    await writeResults(folder, sampleResults(), "en");
+    writeFileSync(join(folder, "charts", "mine.svg"), "<svg/>");
+    await writeResults(folder, sampleResults({ modes: ["none", "paged"] }), "zh");
+    expect(existsSync(join(folder, "charts", "mode-contiguous.svg"))).toBe(false);
+    expect(existsSync(join(folder, "charts", "mode-paged.svg"))).toBe(true);
+    expect(existsSync(join(folder, "charts", "mine.svg"))).toBe(true);
+  });
+
+  test("writes the other files when one cannot be written, then says which", async () => {
+    mkdirSync(join(folder, "steps.csv"));
+    const message = /^--out: cannot write .*steps\.csv: a folder is in the way of the file; name a folder/;
+    await expect(writeResults(folder, sampleResults(), "en")).rejects.toThrow(message);
+    expect(readdirSync(folder).sort()).toEqual(["charts", "report.html", "results.json", "steps.csv"]);
+  });
+
+  test("writes figures that the schema refuses as they are, and says so afterwards", async () => {
+    const results = sampleResults();
+    results.runs[0]!.totalSeconds = -1;
+    await expect(writeResults(folder, results, "en")).rejects.toThrow("totalSeconds");
+    expect(JSON.parse(readFileSync(join(folder, "results.json"), "utf8")).runs[0].totalSeconds).toBe(-1);
+  });
+
+  test("refuses a path through a file, and a file, as bad input on one line", async () => {
+    const file = join(folder, "file");
+    writeFileSync(file, "");
+    for (const dir of [file, join(file, "below")]) {
+      const error = await prepareResultsDir(dir).catch((e: unknown) => e);
+      expect(error).toBeInstanceOf(BadInput);
+      expect((error as Error).message).toMatch(
+        /^--out: cannot write .*: .*folder; name a folder that you can write to$/,
+      );
+    }
+  });
+});
+
+describe("steps.csv", () => {
+  test("has one line for each step of each repeat under a header with units", () => {
+    const results = sampleResults({ newTokens: 5 });
+    const [head, ...rows] = stepsCsv(results)
+      .trimEnd()
+      .split("\n")
+      .map((line) => line.split(","));
+    expect(head!.slice(0, 8).join()).toBe(
+      "mode,repeat,step,token_id,context_length_tokens,new_tokens_computed,seconds,gpu_memory_bytes",
+    );
+    expect(rows).toHaveLength(3 * 2 * 5);
+    for (const row of rows) expect(row).toHaveLength(head!.length);
+    const last = results.runs.at(-1)!.steps.at(-1)!;
+    expect(rows.at(-1)!.slice(0, 7)).toEqual(
+      ["paged", 2, 5, last.tokenId, last.contextLength, last.newTokensComputed, last.seconds].map(String),
+    );
+  });
+});
