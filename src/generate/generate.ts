@@ -24,7 +24,13 @@ export interface GeneratedStep {
   readonly seconds: number;
   readonly kv: KvUsage;
   /** Bytes of all GPU buffers after the step, and the most there were during it. */
-  readonly memory: { readonly current: number; readonly peak: number; readonly byPurpose: ByPurpose };
+  readonly memory: {
+    readonly current: number;
+    readonly peak: number;
+    readonly byPurpose: ByPurpose;
+    /** The most of each purpose, at moments of its own. */
+    readonly peakByPurpose: ByPurpose;
+  };
 }
 
 /**
@@ -65,7 +71,12 @@ export async function* generate(
         computedTokens,
         seconds,
         kv: cache.usage(),
-        memory: { current: memory.current, peak: memory.peak, byPurpose: memory.currentByPurpose },
+        memory: {
+          current: memory.current,
+          peak: memory.peak,
+          byPurpose: memory.currentByPurpose,
+          peakByPurpose: memory.peakOfEach,
+        },
       };
       for (const sequence of running) if (sequence.finishReason !== null) close(sequence);
     }

@@ -7,6 +7,7 @@ import {
   softwareAdapterMissing,
   softwareEnvironment,
 } from "./software-adapter.ts";
+import { findVulkanDrivers } from "./vulkan-drivers.ts";
 
 /** "auto": a GPU if there is one, else the software adapter. "gpu": no software. Anything else: part of an adapter's name. */
 export type AdapterChoice = "auto" | "gpu" | "software" | (string & {});
@@ -19,7 +20,10 @@ export interface AdapterInfo {
   readonly vendor: string;
   readonly architecture: string;
   readonly device: string;
+  /** The name to show. */
   readonly description: string;
+  /** The driver with its version, where the runtime tells. */
+  readonly driver: string | undefined;
   /** A CPU that plays GPU: correct, slow, no benchmark. */
   readonly software: boolean;
   readonly runtime: "node" | "deno";
@@ -124,19 +128,35 @@ export async function openAdapter(
       throw noAdapter(choice, tried);
     }
   } else if (choice !== "software") {
-    const opened = loader === "none" ? undefined : await attempt([], "default");
+    // Vulkan is Dawn's only way to a GPU on Linux; elsewhere it has others, and needs no driver files.
+    const hopeless = process.platform === "linux" && (loader === "none" || findVulkanDrivers().length === 0);
+    if (hopeless) tried.push(loader === "none" ? "no Vulkan loader" : "no Vulkan driver is installed");
+    const opened = hopeless ? undefined : await attempt([], "default");
     if (opened && !opened.info.software) return opened;
     if (opened) tried.push(`default: ${opened.info.description} is software`);
     if (choice === "gpu") throw noAdapter(choice, tried);
   }
   const missing = softwareAdapterMissing();
   if (missing) throw noAdapter(choice, [...tried, missing]);
-  // Only this process: the loader reads these when the next instance is created.
-  const { VK_DRIVER_FILES, VK_ICD_FILENAMES } = await softwareEnvironment();
-  Object.assign(process.env, { VK_DRIVER_FILES, VK_ICD_FILENAMES });
-  const opened = await attempt([`adapter=${SOFTWARE_NAME}`], "software");
+  const opened = await withEnvironment(await softwareEnvironment(), () =>
+    attempt([`adapter=${SOFTWARE_NAME}`], "software"),
+  );
   if (opened) return opened;
   throw noAdapter(choice, tried);
+}
+
+/** Run `body` under variables that the Vulkan loader reads, and put the old ones back: other adapters stay findable. */
+async function withEnvironment<T>(variables: Record<string, string>, body: () => Promise<T>): Promise<T> {
+  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
+  Object.assign(process.env, variables);
+  try {
+    return await body();
+  } finally {
+    for (const [name, value] of before) {
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    }
+  }
 }
 
 async function openOnDeno(choice: AdapterChoice): Promise<OpenedAdapter> {
@@ -178,7 +198,9 @@ function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): Ada
     vendor: i.vendor,
     architecture: i.architecture,
     device: i.device,
-    description: i.description || i.device,
+    // Dawn describes the driver and names the device; Deno describes the device and numbers it.
+    description: isDeno ? i.description : i.device || i.description,
+    driver: isDeno ? undefined : i.description || undefined,
     software: i.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(name),
     runtime: isDeno ? "deno" : "node",
     implementation: isDeno ? `Deno ${version}` : `webgpu ${version} (Dawn)`,

@@ -1,0 +1,146 @@
+import { generate } from "../generate/generate.ts";
+import type { SamplingOptions } from "../generate/sampler.ts";
+import { Sequence } from "../generate/sequence.ts";
+import { DeviceLost } from "../gpu/errors.ts";
+import type { ByPurpose } from "../gpu/memory.ts";
+import { PURPOSES } from "../gpu/memory.ts";
+import type { CacheMode } from "../kv/cache.ts";
+import { makeCache } from "../kv/make-cache.ts";
+import type { Gpt2 } from "../model/gpt2.ts";
+import { streamDecoder, type Tokenizer } from "../tokenizer.ts";
+import type { RunResult, StepResult } from "./results.ts";
+
+// The three-way experiment: the same prompt, sampler and seed, generated without a KV cache, with a contiguous one and
+// with a paged one. docs/experiment.md explains what each figure means.
+
+export interface KvBenchOptions {
+  readonly modes: readonly CacheMode[];
+  readonly promptIds: readonly number[];
+  readonly newTokens: number;
+  readonly sampling: SamplingOptions;
+  readonly ignoreEos: boolean;
+  /** Measured runs of each mode. */
+  readonly repeat: number;
+  /** Runs of each mode before those, not measured: they compile the kernels and fill the buffer pool. */
+  readonly warmup: number;
+  readonly kvDtype: "f32" | "f16";
+  readonly pageSize: number;
+  readonly maxSeqLen?: number;
+  readonly kvPages?: number;
+  readonly signal?: AbortSignal;
+  /** Called after every step, warm-up included. */
+  readonly onStep?: (mode: CacheMode, stepsDone: number) => void;
+}
+
+export interface KvBenchRuns {
+  readonly runs: RunResult[];
+  /** What ended the experiment early: the first error of a mode, or the signal's reason. */
+  readonly error?: Error;
+}
+
+/**
+ * Measure every mode. An error ends its mode, what was measured is kept, and the other modes still run, unless the
+ * device is gone.
+ */
+export async function measureKv(
+  model: Gpt2,
+  tokenizer: Tokenizer,
+  options: KvBenchOptions,
+): Promise<KvBenchRuns> {
+  const runs: RunResult[] = [];
+  let error: Error | undefined;
+  let done = 0;
+  for (const mode of options.modes) {
+    for (let i = 0; i < options.warmup + options.repeat; i++) {
+      if (options.signal?.aborted) return { runs, error: error ?? (options.signal.reason as Error) };
+      const measured = i >= options.warmup;
+      const outcome = await runOnce(model, tokenizer, mode, i - options.warmup + 1, options, () =>
+        options.onStep?.(mode, ++done),
+      );
+      if (measured && outcome.run.steps.length > 0) runs.push(outcome.run);
+      if (!outcome.error) continue;
+      error ??= outcome.error;
+      if (outcome.error instanceof DeviceLost) return { runs, error };
+      break;
+    }
+  }
+  return { runs, error };
+}
+
+async function runOnce(
+  model: Gpt2,
+  tokenizer: Tokenizer,
+  mode: CacheMode,
+  repeat: number,
+  options: KvBenchOptions,
+  onStep: () => void,
+): Promise<{ run: RunResult; error?: Error }> {
+  const { contextLength } = model.config;
+  const { memory } = model.gpu;
+  const promptLength = options.promptIds.length;
+  const sequence = new Sequence({
+    prompt: options.promptIds,
+    maxNewTokens: options.newTokens,
+    contextLength,
+    sampling: options.sampling,
+    eosIds: model.config.eosTokenIds,
+    ignoreEos: options.ignoreEos,
+    textStream: streamDecoder(tokenizer, { skipSpecialTokens: true }),
+  });
+  const steps: StepResult[] = [];
+  let peakBytes = 0;
+  const peakByPurpose: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
+  let error: Error | undefined;
+  // Buffers that the run before left for reuse are not this run's.
+  memory.trim();
+  const start = performance.now();
+  try {
+    const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), {
+      mode,
+      sequences: 1,
+      contextLength,
+      expectedLength: promptLength + options.newTokens,
+      maxSeqLen: options.maxSeqLen,
+      pageSize: options.pageSize,
+      pages: options.kvPages,
+    });
+    try {
+      for await (const step of generate(model, cache, [sequence])) {
+        steps.push({
+          step: step.step + 1,
+          tokenId: step.tokens[0]!.token,
+          contextLength: promptLength + step.step,
+          newTokensComputed: step.computedTokens,
+          seconds: step.seconds,
+          gpuMemoryBytes: step.memory.current,
+          gpuPeakBytes: step.memory.peak,
+          memoryByPurpose: step.memory.byPurpose,
+          kvAllocatedBytes: step.kv.allocated,
+          kvReservedBytes: step.kv.reserved,
+          kvUsedBytes: step.kv.used,
+        });
+        peakBytes = Math.max(peakBytes, step.memory.peak);
+        for (const p of PURPOSES) peakByPurpose[p] = Math.max(peakByPurpose[p], step.memory.peakByPurpose[p]);
+        onStep();
+        options.signal?.throwIfAborted();
+      }
+    } finally {
+      cache.free();
+    }
+  } catch (thrown) {
+    error = thrown as Error;
+  }
+  const run: RunResult = {
+    mode,
+    repeat,
+    tokens: sequence.tokens.slice(promptLength),
+    text: sequence.text,
+    finishReason: error ? "error" : sequence.finishReason!,
+    steps,
+    totalSeconds: (performance.now() - start) / 1e3,
+    timeToFirstTokenSeconds: steps[0]?.seconds ?? 0,
+    peakBytes,
+    peakByPurpose,
+  };
+  return { run, error };
+}

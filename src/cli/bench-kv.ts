@@ -1,0 +1,217 @@
+import { basename, resolve } from "node:path";
+import process from "node:process";
+import type { Command } from "commander";
+import { completeResults } from "../bench/conclude.ts";
+import { environment } from "../bench/environment.ts";
+import { type KvBenchRuns, measureKv } from "../bench/kv.ts";
+import type { Lang } from "../bench/labels.ts";
+import type { BenchResults } from "../bench/results.ts";
+import { resultsText } from "../bench/table.ts";
+import { prepareResultsDir, writeResults } from "../bench/write-results.ts";
+import { BadInput } from "../check.ts";
+import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
+import { kvBytesPerToken, parameterCount } from "../model/config.ts";
+import type { Gpt2 } from "../model/gpt2.ts";
+import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
+import { EXIT_FAILURE, interruptible } from "./exit.ts";
+import {
+  addCacheOptions,
+  addGpuOptions,
+  addModelOptions,
+  addSamplingOptions,
+  type CacheFlags,
+  type GpuFlags,
+  integer,
+  type ModelFlags,
+  modelFolder,
+  oneOf,
+  openOptions,
+  type SamplingFlags,
+  samplingOptions,
+} from "./options.ts";
+import { progressBar } from "./progress.ts";
+import { withGpu, withModel } from "./with-gpu.ts";
+
+interface BenchKvFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
+  readonly prompt?: string;
+  readonly newTokens: number;
+  readonly modes: readonly CacheMode[];
+  readonly repeat: number;
+  readonly warmup: number;
+  readonly out: string;
+  readonly lang: Lang;
+  readonly json?: boolean;
+}
+
+const ENGLISH_PROMPT = "It was a dark night, and the old house stood silent at the end of the road";
+const CHINESE_PROMPT = "话说天下大势，分久必合，合久必分";
+
+/** `quire bench kv`: the three-way experiment, the main job. */
+export function addBenchKv(bench: Command): void {
+  const command = bench
+    .command("kv")
+    .summary("generation without a KV cache, with a contiguous and with a paged one")
+    .description(
+      "The three-way experiment: the same prompt, sampler and seed without a KV cache, with a contiguous one and with a paged one.\n" +
+        "Latency and memory of every step; tables, charts and a report. Exit code 1 when the modes gave different tokens.",
+    )
+    .option("--prompt <text>", "the text to continue (default: one in the model's language)")
+    .option("-n, --new-tokens <n>", "tokens to generate", integer("--new-tokens", 1), 50)
+    .option("--modes <list>", "modes to run, separated by commas", modeList, [...CACHE_MODES])
+    .option("--repeat <n>", "measured runs of each mode", integer("--repeat", 1, 1000), 1)
+    .option("--warmup <n>", "runs of each mode that are not measured", integer("--warmup", 0, 1000), 1)
+    .option("--out <folder>", "where results.json, steps.csv, charts and report.html go", "results/bench-kv")
+    .option(
+      "--lang <lang>",
+      "language of tables, charts and report: en, zh",
+      oneOf("--lang", ["en", "zh"]),
+      "en",
+    )
+    .option("--json", "print results.json to stdout instead of the table");
+  addModelOptions(command);
+  addCacheOptions(command);
+  addSamplingOptions(command);
+  addGpuOptions(command, "fast");
+  command.action(run);
+}
+
+async function run(flags: BenchKvFlags): Promise<void> {
+  const tokenizer = await loadTokenizer(modelFolder(flags.model));
+  const prompt = flags.prompt ?? defaultPrompt(tokenizer);
+  const promptIds = tokenizer.encode(prompt, { addSpecialTokens: flags.specialTokens });
+  if (promptIds.length === 0) throw new BadInput("--prompt is empty; give at least one word");
+  await prepareResultsDir(flags.out);
+  await interruptible((signal) =>
+    withGpu(openOptions(flags), (gpu) =>
+      withModel(gpu, flags, async (model, folder) => {
+        checkLengths(model, promptIds.length, flags);
+        const bar = progressBar("tokens");
+        const total = flags.modes.length * (flags.warmup + flags.repeat) * flags.newTokens;
+        const measured = await measureKv(model, tokenizer, {
+          ...flags,
+          promptIds,
+          sampling: samplingOptions(flags),
+          ignoreEos: flags.ignoreEos ?? false,
+          signal,
+          onStep: (mode, done) => bar.show(done, total, mode),
+        });
+        bar.stop();
+        const results = completeResults(
+          {
+            ...environment(gpu),
+            model: describeModel(model, folder, flags),
+            options: describeOptions(model, prompt, promptIds, flags),
+            ...outcome(measured),
+          },
+          flags.lang,
+        );
+        await report(results, flags);
+        if (measured.error) throw measured.error;
+      }),
+    ),
+  );
+}
+
+/** Write the files, print the table; a difference between the modes is the experiment's failure. */
+async function report(results: BenchResults, flags: BenchKvFlags): Promise<void> {
+  // Print first: a full disk must not cost the figures.
+  if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 1)}\n`);
+  else process.stdout.write(`${resultsText(results, flags.lang, process.stdout.columns)}\n`);
+  const files = await writeResults(flags.out, results, flags.lang);
+  process.stderr.write(`quire: wrote ${files.length} files to ${resolve(flags.out)}; open report.html\n`);
+  if (!results.sameTokens.identical) process.exitCode = EXIT_FAILURE;
+}
+
+function outcome({ runs, error }: KvBenchRuns): Pick<BenchResults, "runs" | "incomplete"> {
+  return error ? { runs, incomplete: error.message } : { runs };
+}
+
+/** A context that the run would overrun is refused before the first measured step, not after the last mode. */
+function checkLengths(model: Gpt2, promptLength: number, flags: BenchKvFlags): void {
+  const { contextLength } = model.config;
+  const length = promptLength + flags.newTokens;
+  if (length > contextLength)
+    throw new BadInput(
+      `the prompt has ${promptLength} tokens and --new-tokens is ${flags.newTokens}; together at most the model's context of ${contextLength}`,
+    );
+  // The last token is never fed back, so it needs no slot.
+  if (flags.modes.includes("contiguous") && flags.maxSeqLen !== undefined && flags.maxSeqLen < length - 1)
+    throw new BadInput(
+      `--max-seq-len is ${flags.maxSeqLen}; this run needs ${length - 1} slots: a prompt of ${promptLength} and ${flags.newTokens} new tokens`,
+    );
+}
+
+function describeModel(model: Gpt2, folder: string, flags: BenchKvFlags): BenchResults["model"] {
+  const { config } = model;
+  const { layers, heads, headSize, channels, contextLength, vocabSize } = config;
+  return {
+    name: basename(resolve(folder)),
+    path: folder,
+    parameters: parameterCount(config),
+    layers,
+    heads,
+    headSize,
+    channels,
+    contextLength,
+    vocabSize,
+    weightBytes: model.gpu.memory.currentByPurpose.weights,
+    kvBytesPerToken: kvBytesPerToken(config, flags.kvDtype === "f32" ? 4 : 2),
+    dtype: flags.dtype,
+    kvDtype: flags.kvDtype,
+  };
+}
+
+function describeOptions(
+  model: Gpt2,
+  prompt: string,
+  promptTokens: number[],
+  flags: BenchKvFlags,
+): BenchResults["options"] {
+  const {
+    newTokens,
+    modes,
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    seed,
+    repeat,
+    warmup,
+    pageSize,
+    kernels,
+  } = flags;
+  return {
+    prompt,
+    promptTokens,
+    newTokens,
+    modes: [...modes],
+    temperature,
+    topK,
+    topP,
+    minP,
+    repetitionPenalty,
+    seed: Number(seed),
+    repeat,
+    warmup,
+    pageSize,
+    maxSeqLen: flags.maxSeqLen ?? model.config.contextLength,
+    kernels,
+    ignoreEos: flags.ignoreEos ?? false,
+  };
+}
+
+/** A prompt in the language that the vocabulary is made for. */
+function defaultPrompt(tokenizer: Tokenizer): string {
+  // A byte-level vocabulary knows every text; BERT's Chinese one has single characters and few English words.
+  const [first] = tokenizer.encode("话", { addSpecialTokens: false });
+  return first !== undefined && tokenizer.idToToken(first) === "话" ? CHINESE_PROMPT : ENGLISH_PROMPT;
+}
+
+function modeList(text: string): CacheMode[] {
+  const names = text.split(",").map((s) => s.trim());
+  const modes = names.map(oneOf("--modes", CACHE_MODES));
+  const twice = modes.find((m, i) => modes.indexOf(m) !== i);
+  if (twice) throw new BadInput(`--modes names ${twice} twice`);
+  return modes;
+}

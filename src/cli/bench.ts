@@ -1,0 +1,10 @@
+import type { Command } from "commander";
+import { addBenchKv } from "./bench-kv.ts";
+import { addBenchShaders } from "./bench-shaders.ts";
+
+/** `quire bench <experiment>`. */
+export function benchCommand(program: Command): void {
+  const bench = program.command("bench").summary("experiments: kv, shaders").description("Measure.");
+  addBenchKv(bench);
+  addBenchShaders(bench);
+}

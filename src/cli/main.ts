@@ -1,0 +1,75 @@
+#!/usr/bin/env node
+import process from "node:process";
+import { Command, CommanderError } from "commander";
+import { BadInput } from "../check.ts";
+import { CheckpointError } from "../formats/checkpoint-error.ts";
+import { DeviceLost, NoAdapter, OutOfMemory } from "../gpu/errors.ts";
+import { OutOfPages } from "../kv/page-allocator.ts";
+import { quireVersion } from "../packages.ts";
+import { benchCommand } from "./bench.ts";
+import { doctorCommand } from "./doctor.ts";
+import { EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_NO_GPU, Interrupted } from "./exit.ts";
+import { generateCommand } from "./generate.ts";
+import { inspectCommand } from "./inspect.ts";
+import { perplexityCommand } from "./perplexity.ts";
+import { pullCommand } from "./pull.ts";
+
+/** The whole command line. Every action throws what went wrong; `main` makes it one line and an exit code. */
+function buildProgram(): Command {
+  const program = new Command("quire")
+    .description("GPT-2 on the GPU through WebGPU: three KV caches, one ledger, every kernel to be read")
+    .version(quireVersion())
+    .option("--debug", "print the stack of an error")
+    .showHelpAfterError("(quire <command> --help tells the options)")
+    .exitOverride();
+  for (const add of [
+    generateCommand,
+    benchCommand,
+    perplexityCommand,
+    inspectCommand,
+    pullCommand,
+    doctorCommand,
+  ])
+    add(program);
+  // Commander copies settings to subcommands only where these are made before the settings.
+  const inherit = (command: Command): void => {
+    for (const sub of command.commands) {
+      sub.copyInheritedSettings(command);
+      sub.exitOverride();
+      inherit(sub);
+    }
+  };
+  inherit(program);
+  return program;
+}
+
+/** Exit code for an error: 2 for what the user can put right, 3 for no usable GPU, 130 for Ctrl-C, 1 for our own bugs. */
+function exitCode(error: unknown): number {
+  if (error instanceof Interrupted) return EXIT_INTERRUPTED;
+  if (error instanceof NoAdapter || error instanceof DeviceLost) return EXIT_NO_GPU;
+  const bad = [BadInput, CheckpointError, OutOfMemory, OutOfPages];
+  return bad.some((kind) => error instanceof kind) ? EXIT_BAD_INPUT : EXIT_FAILURE;
+}
+
+async function main(argv: readonly string[]): Promise<void> {
+  // A reader that has seen enough (| head) is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0);
+    throw error;
+  });
+  const program = buildProgram();
+  try {
+    await program.parseAsync(argv);
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      // Commander has printed its message; --help and --version come here too, with exit code 0.
+      process.exitCode = error.exitCode === 0 ? 0 : EXIT_BAD_INPUT;
+      return;
+    }
+    const { message, stack } = error as Error;
+    process.stderr.write(`quire: ${program.opts().debug ? stack : message}\n`);
+    process.exitCode = exitCode(error);
+  }
+}
+
+await main(process.argv);
