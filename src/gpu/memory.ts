@@ -89,6 +89,7 @@ export class Memory {
   /** Start a new peak from what exists now. */
   resetPeak(): void {
     this.peakTotal = 0;
+    this.peakByPurposeAtPeak = zero();
     this.peakEach = zero();
     this.notePeak();
   }
