@@ -30,6 +30,7 @@ export interface KernelSource {
 const SHADERS = new URL("../../shaders/", import.meta.url);
 const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:/g;
 const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
+const ENABLE = /^enable [^;]*;$/gm;
 const WITH = /^\/\/ with (.+)$/gm;
 
 /** The text of shaders/<name>.wgsl. Throws when there is no such file. */
@@ -63,10 +64,13 @@ export function loadKernel(name: string, parts: readonly string[] = [], read = r
     );
 
   const pieces: { file: string; firstLine: number }[] = [];
-  let code = "";
-  for (const piece of [...chosen, name]) {
+  const texts = [...chosen, name].map((piece) => ({ piece, text: piece === name ? body : read(piece) }));
+  // WGSL wants its directives before everything else, so those of all pieces come first; an empty line takes their place.
+  const directives = texts.flatMap(({ text }) => text.match(ENABLE) ?? []);
+  let code = directives.map((line) => `${line}\n`).join("");
+  for (const { piece, text } of texts) {
     pieces.push({ file: `shaders/${piece}.wgsl`, firstLine: code.split("\n").length });
-    code += `${piece === name ? body : read(piece)}\n`;
+    code += `${text.replace(ENABLE, "")}\n`;
   }
   return { name, code, pieces, ...parseKernel(name, code) };
 }
