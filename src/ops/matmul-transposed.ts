@@ -29,7 +29,7 @@ export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
   const bySubgroup = x.gpu.canUse("subgroups") && !x.gpu.info.software;
   const LANES = x.gpu.info.software ? 1 : 16;
   const kernel = bySubgroup ? subgroup : portable;
-  const constants = bySubgroup ? { ROWS } : { LANES, ROWS };
+  const constants: Record<string, number> = bySubgroup ? { ROWS } : { LANES, ROWS };
   const workgroupRows = bySubgroup ? SUBGROUP_ROWS : WORKGROUP_SIZE / LANES;
   let first = 0;
   for (const block of w) {
