@@ -7,6 +7,8 @@ export interface BufferRange {
   readonly offset: number;
   /** Bytes that a kernel may see. */
   readonly bytes: number;
+  /** True when its owner gave it back; the allocation may be another's by then. */
+  readonly isFreed?: boolean;
 }
 
 /** One kernel launch with everything resolved. */
