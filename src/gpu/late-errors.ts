@@ -1,0 +1,70 @@
+import { check } from "../check.ts";
+import { DeviceLost, GpuError } from "./errors.ts";
+
+/**
+ * The errors that WebGPU reports late, when the call that caused them has long returned: verdicts of error scopes, errors
+ * outside of any scope, and the loss of the device. The first one is kept and thrown by every later call.
+ */
+export class LateErrors {
+  private failure: Error | undefined;
+  private closed = false;
+  /** Resolves when the device is gone and `failure` says so. */
+  private readonly lost: Promise<void>;
+  /** Error scopes whose verdict is still to come. */
+  private readonly pending = new Set<Promise<void>>();
+
+  constructor(device: GPUDevice) {
+    device.onuncapturederror = (event) => {
+      this.failure ??= new GpuError(`WebGPU: ${oneLine(event.error.message)}`);
+    };
+    this.lost = device.lost.then(({ message, reason }) => {
+      if (this.closed) return;
+      this.failure = new DeviceLost(`DEVICE_LOST: ${oneLine(message || reason)}; open the GPU again`);
+    });
+  }
+
+  /** Throw what went wrong so far, or that the Gpu is closed. */
+  throwIfFailed(): void {
+    check(!this.closed, "this Gpu is closed");
+    if (this.failure) throw this.failure;
+  }
+
+  /** Keep the verdict of an error scope: it is thrown by the next submit, read or settle. */
+  expectNone(scope: Promise<GPUError | null>, explain: (error: GPUError) => Error | Promise<Error>): void {
+    const verdict: Promise<void> = scope
+      .then(async (error) => {
+        if (error) this.failure ??= await explain(error);
+      })
+      // A scope is only rejected when its device is gone; wait until `lost` has said so.
+      .catch(() => this.lost)
+      .finally(() => this.pending.delete(verdict));
+    this.pending.add(verdict);
+  }
+
+  /** Wait for every verdict that is to come, and throw the first error. */
+  async settle(): Promise<void> {
+    if (this.pending.size > 0) await Promise.all(this.pending);
+    this.throwIfFailed();
+  }
+
+  /** What a promise of the device gives, or DeviceLost when the device goes first. */
+  async orLost<T>(promise: Promise<T>): Promise<T> {
+    try {
+      return await promise;
+    } catch (error) {
+      // The loss may be announced a moment after the promises that it breaks.
+      await Promise.race([this.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
+      this.throwIfFailed();
+      throw new GpuError(`WebGPU: ${oneLine((error as Error).message)}`);
+    }
+  }
+
+  /** From now on every call is told that the Gpu is closed. False when it was closed already. */
+  close(): boolean {
+    const first = !this.closed;
+    this.closed = true;
+    return first;
+  }
+}
+
+const oneLine = (text: string): string => text.trim().replace(/\s+/g, " ");
