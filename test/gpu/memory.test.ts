@@ -41,7 +41,7 @@ type Step =
   | { do: "submit" | "resetPeak" }
   | { do: "trim"; idle: number };
 
-const steps = fc.array(
+const steps: fc.Arbitrary<Step[]> = fc.array<Step>(
   fc.oneof(
     { weight: 4, arbitrary: fc.record({ do: fc.constant("alloc" as const), bytes: size, purpose }) },
     {
@@ -125,7 +125,7 @@ describe("the ledger under any sequence of calls", () => {
           if (budget !== null) expect(memory.current).toBeLessThanOrEqual(budget);
         }
       }),
-      { numRuns: 300 },
+      { numRuns: 120 },
     );
   });
 });
