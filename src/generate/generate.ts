@@ -52,6 +52,8 @@ export async function* generate(
     if (place) cache.close(place);
   };
   try {
+    // A cache that the device had no room for is known only now.
+    await model.gpu.settle();
     for (const sequence of sequences) places.set(sequence, cache.open());
     for (let step = 0; places.size > 0; step++) {
       const { memory } = model.gpu;

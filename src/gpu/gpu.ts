@@ -100,6 +100,12 @@ export class Gpu {
     return this.kernels !== "portable" && this.features.has(feature);
   }
 
+  /** Throw NoAdapter unless the device has an optional feature. */
+  demand(feature: string, who: string): void {
+    if (!this.features.has(feature))
+      throw new NoAdapter(`FEATURE: ${who} needs ${feature}, which ${this.info.description} lacks`);
+  }
+
   /** Kernel launches since the device was opened. */
   get dispatchCount(): number {
     return this.dispatched;

@@ -1,4 +1,3 @@
-import { check } from "../check.ts";
 import type { Gpu } from "./gpu.ts";
 
 /**
@@ -7,7 +6,7 @@ import type { Gpu } from "./gpu.ts";
  * Timestamps exist at pass boundaries only, so short work needs many repeats. Needs the feature timestamp-query.
  */
 export async function timeOnGpu(gpu: Gpu, record: () => void, repeats: number): Promise<number> {
-  check(gpu.features.has("timestamp-query"), `FEATURE: timestamp-query, which ${gpu.info.description} lacks`);
+  gpu.demand("timestamp-query", "the timer");
   gpu.submit();
   record();
   const recording = gpu.takeRecording();

@@ -205,6 +205,8 @@ class Loader {
       const block = Tensor.empty(this.gpu, blockShape, { dtype, purpose: "weights", label: name });
       this.made.push(block);
       blocks.push(block);
+      // Whether the device had room is known only now; writing into a buffer that it refused would be a second error.
+      await this.gpu.settle();
       const targetRow = block.stride * ELEMENT_BYTES[dtype];
       for (let r = 0; r < count; r += chunkRows) {
         const n = Math.min(chunkRows, count - r);
