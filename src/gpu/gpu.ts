@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { type AdapterChoice, type AdapterInfo, type GpuProfile, openAdapter } from "./adapter.ts";
 import { Bindings } from "./bindings.ts";
-import { GpuError, OutOfMemory } from "./errors.ts";
+import { GpuError, NoAdapter, OutOfMemory } from "./errors.ts";
 import { LateErrors } from "./late-errors.ts";
 import { Memory, type Purpose } from "./memory.ts";
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
