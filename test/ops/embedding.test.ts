@@ -1,0 +1,115 @@
+import { describe, expect, test } from "vitest";
+import { embedding } from "../../src/ops/embedding.ts";
+import { Tensor } from "../../src/tensor.ts";
+import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
+import { expectClose, scaledTo, TOLERANCE } from "../numerics.ts";
+import * as reference from "../reference.ts";
+import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
+
+const gpu = await openTestGpu();
+
+// A workgroup makes 64 quads, 256 channels, of one token.
+const SHAPES = [
+  { tokens: 1, cols: 1, why: "one thread works" },
+  { tokens: 3, cols: 3, why: "one channel of padding" },
+  { tokens: 15, cols: 65, why: "most threads idle" },
+  { tokens: 2, cols: 256, why: "exactly one workgroup a token" },
+  { tokens: 17, cols: 257, why: "one thread past it" },
+  { tokens: 16, cols: 769, why: "several workgroups a token" },
+  { tokens: 1023, cols: 5, why: "many tokens" },
+];
+const VOCABULARY = 37;
+const PLACES = 11;
+
+/** Ids and positions that reach the first and the last row of both tables, and repeat some. */
+const idsFor = (tokens: number) => ({
+  ids: Array.from({ length: tokens }, (_, t) => (VOCABULARY - 1 + t * 5) % VOCABULARY),
+  positions: Array.from({ length: tokens }, (_, t) => (PLACES - 1 + t * 3) % PLACES),
+});
+
+describe.each(["f32", "f16"] as const)("%s", (dtype) => {
+  const tolerance = TOLERANCE.add[dtype];
+
+  /** wte in blocks of the given numbers of rows. */
+  const run = (tokens: number, cols: number, wte: Float32Array, wpe: Float32Array, blocks = [VOCABULARY]) => {
+    const { ids, positions } = idsFor(tokens);
+    return withGuards(gpu, () => {
+      let first = 0;
+      const parts = blocks.map((rows) => {
+        const values = wte.subarray(first * cols, (first + rows) * cols);
+        first += rows;
+        return Tensor.from(gpu, [rows, cols], values, { dtype });
+      });
+      return embedding(
+        Tensor.from(gpu, [tokens], ids, { dtype: "u32" }),
+        Tensor.from(gpu, [tokens], positions, { dtype: "u32" }),
+        parts,
+        Tensor.from(gpu, [PLACES, cols], wpe, { dtype }),
+      );
+    });
+  };
+  const expected = (tokens: number, cols: number, wte: Float32Array, wpe: Float32Array) => {
+    const { ids, positions } = idsFor(tokens);
+    return reference.embedding(ids, positions, stored(wte, dtype), stored(wpe, dtype), cols);
+  };
+
+  test.each(SHAPES)("[$tokens, $cols]: $why", async ({ tokens, cols }) => {
+    const [wte, wpe] = [randomFloats(1, VOCABULARY * cols), randomFloats(2, PLACES * cols)];
+    expectClose((await run(tokens, cols, wte, wpe)).values, expected(tokens, cols, wte, wpe), tolerance);
+  });
+
+  test.each(VALUES_NAMES)("values: %s", async (name) => {
+    const [wte, wpe] = [VALUES[name](VOCABULARY, 65, 3), randomFloats(4, PLACES * 65)];
+    const wanted = expected(17, 65, wte, wpe);
+    expectClose((await run(17, 65, wte, wpe)).values, wanted, scaledTo(wanted, tolerance));
+  });
+
+  test("a table in blocks gives the bits of the whole table", async () => {
+    const [wte, wpe] = [randomFloats(5, VOCABULARY * 65), randomFloats(6, PLACES * 65)];
+    const whole = await run(VOCABULARY, 65, wte, wpe);
+    expect((await run(VOCABULARY, 65, wte, wpe, [1, 16, 20])).bits).toEqual(whole.bits);
+    expect((await run(VOCABULARY, 65, wte, wpe, [36, 1])).bits).toEqual(whole.bits);
+  });
+
+  test("a position table of zeros leaves the token's row, to the bit", async () => {
+    const wte = randomFloats(7, VOCABULARY * 65);
+    const { values } = await run(VOCABULARY, 65, wte, new Float32Array(PLACES * 65));
+    const { ids } = idsFor(VOCABULARY);
+    expectClose(values, reference.gatherRows(stored(wte, dtype), ids, 65), TOLERANCE.copy[dtype]);
+  });
+
+  test("the same call 20 times gives the same bits", async () => {
+    const ids = Tensor.from(gpu, [3], [4, 0, 4], { dtype: "u32" });
+    const wte = Tensor.from(gpu, [5, 65], randomFloats(8, 5 * 65), { dtype });
+    await expectSameBits(() => embedding(ids, ids, [wte], wte));
+  });
+});
+
+test("the ledger is back where it started", async () => {
+  await expectLedgerUnchanged(gpu, () => {
+    const ids = Tensor.from(gpu, [3], [1, 0, 1], { dtype: "u32" });
+    const table = Tensor.from(gpu, [2, 5], randomFloats(9, 10), { purpose: "weights" });
+    embedding(ids, ids, [table], table).free();
+    ids.free();
+    table.free();
+  });
+});
+
+describe("wrong calls", () => {
+  const ids = Tensor.from(gpu, [3], [1, 0, 1], { dtype: "u32" });
+  const wpe = Tensor.empty(gpu, [2, 8]);
+
+  test("as many positions as tokens", () => {
+    const two = Tensor.from(gpu, [2], [0, 1], { dtype: "u32" });
+    expect(() => embedding(ids, two, [wpe], wpe)).toThrow("embedding: 3 token ids but 2 positions");
+  });
+
+  test("every block of the columns and dtype of wpe", () => {
+    const half = Tensor.empty(gpu, [4, 8], { dtype: "f16" });
+    expect(() => embedding(ids, ids, [wpe, half], wpe)).toThrow(
+      "embedding: wte is f16 [4, 8] but wpe is f32 [2, 8]; columns and dtype must be equal",
+    );
+    const wide = Tensor.empty(gpu, [4, 9]);
+    expect(() => embedding(ids, ids, [wide], wpe)).toThrow("wte is f32 [4, 9] but wpe is f32 [2, 8]");
+  });
+});
