@@ -72,6 +72,20 @@ export function streamDecoder(tokenizer: Tokenizer, options: DecodeOptions = {})
   };
 }
 
+/**
+ * Decode ids that continue a prompt. The decoder has seen the prompt, so that a word that goes on is not taken for a
+ * text's first, and a character that the prompt's last bytes begin is completed.
+ */
+export function streamAfter(
+  tokenizer: Tokenizer,
+  prompt: readonly number[],
+  options: DecodeOptions = {},
+): StreamDecoder {
+  const decoder = streamDecoder(tokenizer, options);
+  for (const id of prompt) decoder.push(id);
+  return decoder;
+}
+
 async function readFolder(folder: string, names: ReadonlySet<string>) {
   if (names.has("tokenizer.json")) {
     const definition = parseDefinition(await readSource(folder, "tokenizer.json"));

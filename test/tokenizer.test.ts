@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { loadTokenizer, streamDecoder, type Tokenizer } from "../src/tokenizer.ts";
+import { loadTokenizer, streamAfter, streamDecoder, type Tokenizer } from "../src/tokenizer.ts";
 import { folderWith, ROOT } from "./tokenizer/folders.ts";
 
 interface GoldenText {
@@ -207,3 +207,12 @@ describe("hard texts", () => {
 function same(left: string | number[], right: string | number[]): boolean {
   return JSON.stringify(left) === JSON.stringify(right);
 }
+
+test("text that continues a prompt begins as it does in the whole text", async () => {
+  const tokenizer = await loadTokenizer(ZH);
+  const prompt = tokenizer.encode("话说天下", { addSpecialTokens: false });
+  const more = tokenizer.encode("大势", { addSpecialTokens: false });
+  const decoder = streamAfter(tokenizer, prompt);
+  const text = more.map((id) => decoder.push(id)).join("") + decoder.end();
+  expect(tokenizer.decode(prompt) + text).toBe(tokenizer.decode([...prompt, ...more]));
+});

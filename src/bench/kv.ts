@@ -7,7 +7,7 @@ import { PURPOSES } from "../gpu/memory.ts";
 import type { CacheMode } from "../kv/cache.ts";
 import { makeCache } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
-import { streamDecoder, type Tokenizer } from "../tokenizer.ts";
+import { streamAfter, type Tokenizer } from "../tokenizer.ts";
 import type { RunResult, StepResult } from "./results.ts";
 
 // The three-way experiment: the same prompt, sampler and seed, generated without a KV cache, with a contiguous one and
@@ -85,7 +85,7 @@ async function runOnce(
     sampling: options.sampling,
     eosIds: model.config.eosTokenIds,
     ignoreEos: options.ignoreEos,
-    textStream: streamDecoder(tokenizer, { skipSpecialTokens: true }),
+    textStream: streamAfter(tokenizer, options.promptIds, { skipSpecialTokens: true }),
   });
   const steps: StepResult[] = [];
   let peakBytes = 0;

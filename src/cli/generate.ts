@@ -7,7 +7,7 @@ import { generate } from "../generate/generate.ts";
 import { Sequence } from "../generate/sequence.ts";
 import type { CacheMode } from "../kv/cache.ts";
 import { makeCache } from "../kv/make-cache.ts";
-import { loadTokenizer, streamDecoder } from "../tokenizer.ts";
+import { loadTokenizer, streamAfter } from "../tokenizer.ts";
 import { Interrupted, interruptible } from "./exit.ts";
 import {
   addCacheOptions,
@@ -76,7 +76,7 @@ async function run(words: readonly string[], flags: GenerateFlags): Promise<void
           eosIds: config.eosTokenIds,
           ignoreEos: flags.ignoreEos,
           stops: flags.stop,
-          textStream: streamDecoder(tokenizer, { skipSpecialTokens: true }),
+          textStream: streamAfter(tokenizer, prompt, { skipSpecialTokens: true }),
         });
         const cache = makeCache(gpu, model.cacheShape(flags.kvDtype), {
           mode: flags.kv,
