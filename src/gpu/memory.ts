@@ -45,6 +45,7 @@ export class Memory {
   private peakByPurposeAtPeak = zero();
   private peakTotal = 0;
   private peakEach = zero();
+  private allDestroyed = false;
   /** Number of the recording in progress: what it uses must outlive its submit. */
   recordingNumber = 1;
 
@@ -132,6 +133,8 @@ export class Memory {
 
   /** Give a buffer back. Work already recorded may still use it: it is only destroyed after that work was submitted. */
   free(a: Allocation): void {
+    // What still held it when everything was destroyed lets go of it late, often while an error is on its way.
+    if (this.allDestroyed) return;
     check(a.state === "live", `memory: ${a.label} (${a.purpose}) is freed twice`);
     if (POOLED.includes(a.purpose)) {
       a.state = "pooled";
@@ -169,8 +172,9 @@ export class Memory {
     this.destroyListeners.push(listener);
   }
 
-  /** Destroy everything; afterwards `current` is 0. */
+  /** Destroy everything; afterwards `current` is 0, and it does no harm to free what was destroyed. */
   destroyAll(): void {
+    this.allDestroyed = true;
     for (const a of [...this.allocations]) this.destroy(a);
     this.pool.clear();
     this.condemned.length = 0;
