@@ -1,7 +1,14 @@
 import { describe, expect, test } from "vitest";
+import { Kernel } from "../../src/gpu/kernel.ts";
 import { embedding } from "../../src/ops/embedding.ts";
 import { Tensor } from "../../src/tensor.ts";
-import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
+import {
+  expectLedgerUnchanged,
+  expectSameBits,
+  openTestGpu,
+  withGuards,
+  withGuardsAll,
+} from "../gpu-fixture.ts";
 import { expectClose, scaledTo, TOLERANCE } from "../numerics.ts";
 import * as reference from "../reference.ts";
 import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
@@ -83,6 +90,26 @@ describe.each(["f32", "f16"] as const)("%s", (dtype) => {
     const wte = Tensor.from(gpu, [5, 65], randomFloats(8, 5 * 65), { dtype });
     await expectSameBits(() => embedding(ids, ids, [wte], wte));
   });
+});
+
+test("a dispatch leaves the tokens alone whose row its block does not hold", async () => {
+  const wte = randomFloats(10, 3 * 5);
+  const run = () => {
+    const y = Tensor.empty(gpu, [5, 5]);
+    const buffers = {
+      token_ids: Tensor.from(gpu, [5], [6, 7, 8, 9, 10], { dtype: "u32" }),
+      positions: Tensor.from(gpu, [5], [0, 0, 0, 0, 0], { dtype: "u32" }),
+      wte: Tensor.from(gpu, [3, 5], wte),
+      wpe: Tensor.from(gpu, [1, 5], new Float32Array(5)),
+      y,
+    };
+    new Kernel("embedding").run(gpu, buffers, { quads: 2, first_row: 7, rows: 3 }, [1, 5]);
+    return [y];
+  };
+  const [y] = await withGuardsAll(gpu, run, "any");
+  expect(y!.values.slice(5, 20)).toEqual(wte);
+  const untouched = [...y!.bits.subarray(0, 8), ...y!.bits.subarray(32)];
+  expect(untouched).toEqual(new Array(16).fill(y!.guard));
 });
 
 test("the ledger is back where it started", async () => {
