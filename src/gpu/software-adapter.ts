@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { homedir, constants as os, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
@@ -42,11 +42,23 @@ export async function unpackSoftwareAdapter(): Promise<string> {
     return await unpackInto(folder);
   } catch (error) {
     // A home that cannot be written (read-only container) is no reason to give up.
-    const fallback = join(tmpdir(), `quire-${process.getuid?.() ?? 0}`, "swiftshader");
-    if (existsSync(join(fallback, DRIVER))) return fallback;
     if ((error as NodeJS.ErrnoException).code === undefined) throw error;
-    return await unpackInto(fallback);
+    const fallback = join(temporaryFolder(), "swiftshader");
+    return existsSync(join(fallback, DRIVER)) ? fallback : await unpackInto(fallback);
   }
+}
+
+/** Our own folder among everybody's temporary ones. Libraries are loaded from it, so nobody else may have filled it. */
+function temporaryFolder(): string {
+  const user = process.getuid?.() ?? 0;
+  const folder = join(tmpdir(), `quire-${user}`);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const { uid, mode } = lstatSync(folder);
+  if (uid !== user || (mode & 0o022) !== 0)
+    throw new NoAdapter(
+      `NO_ADAPTER: ${folder} belongs to another user, or others may write to it; set QUIRE_CACHE to a folder of your own`,
+    );
+  return folder;
 }
 
 /** Unpack beside the target and rename, so that two processes that start at once both find a whole folder. */
