@@ -3,7 +3,7 @@
 const SQRT_2_OVER_PI = 0.7978845608028654;
 const SQRT_1_OVER_2 = 0.7071067811865476;
 
-// tanh is ±1 in f32 from here on; some drivers compute it with exp(2x), which overflows further out.
+// From here on tanh is within half a unit of ±1 in f32; some drivers compute it with exp(2x), which overflows further out.
 const TANH_LIMIT = 9.01;
 
 // GPT-2's own form: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).

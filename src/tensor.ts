@@ -98,6 +98,7 @@ export class Tensor implements BufferRange {
 
   /** Run what was recorded and copy the values out, without padding; halves come back as numbers. */
   async read(): Promise<Float32Array> {
+    check(this.dtype !== "u32", "tensor: read of a u32 tensor; use readIntegers");
     const raw = await this.gpu.read(this);
     const { rows, cols, stride } = this;
     const values = new Float32Array(rows * cols);

@@ -39,8 +39,9 @@ export interface KvBenchRuns {
 }
 
 /**
- * Measure every mode. An error ends its mode, what was measured is kept, and the other modes still run, unless the
- * device is gone.
+ * Measure every mode: all warm-ups first, then repeat by repeat all modes in turn, so that a machine that slows down
+ * slows every mode. An error ends its mode, what was measured is kept, and the other modes go on, unless the device is
+ * gone.
  */
 export async function measureKv(
   model: Gpt2,
@@ -48,20 +49,20 @@ export async function measureKv(
   options: KvBenchOptions,
 ): Promise<KvBenchRuns> {
   const runs: RunResult[] = [];
+  const failed = new Set<CacheMode>();
   let error: Error | undefined;
   let done = 0;
-  for (const mode of options.modes) {
-    for (let i = 0; i < options.warmup + options.repeat; i++) {
-      if (options.signal?.aborted) return { runs, error: error ?? (options.signal.reason as Error) };
-      const measured = i >= options.warmup;
-      const outcome = await runOnce(model, tokenizer, mode, i - options.warmup + 1, options, () =>
+  for (let repeat = 1 - options.warmup; repeat <= options.repeat; repeat++) {
+    for (const mode of options.modes) {
+      if (failed.has(mode)) continue;
+      const outcome = await runOnce(model, tokenizer, mode, repeat, options, () =>
         options.onStep?.(mode, ++done),
       );
-      if (measured && outcome.run.steps.length > 0) runs.push(outcome.run);
+      if (repeat >= 1 && outcome.run.steps.length > 0) runs.push(outcome.run);
       if (!outcome.error) continue;
       error ??= outcome.error;
-      if (outcome.error instanceof DeviceLost) return { runs, error };
-      break;
+      failed.add(mode);
+      if (options.signal?.aborted || outcome.error instanceof DeviceLost) return { runs, error };
     }
   }
   return { runs, error };
@@ -93,7 +94,7 @@ async function runOnce(
   let error: Error | undefined;
   // Buffers that the run before left for reuse are not this run's.
   memory.trim();
-  const start = performance.now();
+  let totalSeconds = 0;
   try {
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), {
       mode,
@@ -104,8 +105,10 @@ async function runOnce(
       pageSize: options.pageSize,
       pages: options.kvPages,
     });
+    const start = performance.now();
     try {
       for await (const step of generate(model, cache, [sequence])) {
+        totalSeconds = (performance.now() - start) / 1e3;
         steps.push({
           step: step.step + 1,
           tokenId: step.tokens[0]!.token,
@@ -137,7 +140,7 @@ async function runOnce(
     text: sequence.text,
     finishReason: error ? "error" : sequence.finishReason!,
     steps,
-    totalSeconds: (performance.now() - start) / 1e3,
+    totalSeconds,
     timeToFirstTokenSeconds: steps[0]?.seconds ?? 0,
     peakBytes,
     peakByPurpose,

@@ -42,7 +42,7 @@ export interface OpenedAdapter {
   readonly info: AdapterInfo;
 }
 
-/** Dawn's toggles; docs/webgpu-facts in the house documents say what each does. */
+/** Dawn's toggles; docs/gpu-server.md says what each does. */
 const ENABLE: Record<GpuProfile, readonly string[]> = {
   safe: ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"],
   fast: [
@@ -119,23 +119,25 @@ export async function openAdapter(
     if (opened) return opened;
     throw noAdapter(choice, tried);
   }
-  if (choice !== "auto" && choice !== "gpu" && choice !== "software") {
-    const name = pickName(adapterNames(module), choice);
+  const named = choice !== "auto" && choice !== "gpu" && choice !== "software";
+  const hopeless = whyNoHardware(loader);
+  if (choice === "software") {
+    // Nothing else is asked.
+  } else if (hopeless !== undefined) {
+    tried.push(hopeless);
+  } else if (named) {
+    const names = await adapterNames(module);
+    const name = pickName(names, choice);
     const opened = name === undefined ? undefined : await attempt([`adapter=${name}`], name);
     if (opened) return opened;
-    if (!SOFTWARE_NAME.toLowerCase().includes(choice.toLowerCase())) {
-      tried.push(`adapters here: ${adapterNames(module).join(", ") || "none"}`);
-      throw noAdapter(choice, tried);
-    }
-  } else if (choice !== "software") {
-    // Vulkan is Dawn's only way to a GPU on Linux; elsewhere it has others, and needs no driver files.
-    const hopeless = process.platform === "linux" && (loader === "none" || findVulkanDrivers().length === 0);
-    if (hopeless) tried.push(loader === "none" ? "no Vulkan loader" : "no Vulkan driver is installed");
-    const opened = hopeless ? undefined : await attempt([], "default");
+    tried.push(`adapters here: ${names.join(", ") || "none"}`);
+  } else {
+    const opened = await attempt([], "default");
     if (opened && !opened.info.software) return opened;
     if (opened) tried.push(`default: ${opened.info.description} is software`);
-    if (choice === "gpu") throw noAdapter(choice, tried);
   }
+  const mayBeSoftware = named ? SOFTWARE_NAME.toLowerCase().includes(choice.toLowerCase()) : choice !== "gpu";
+  if (!mayBeSoftware) throw noAdapter(choice, tried);
   const missing = softwareAdapterMissing();
   if (missing) throw noAdapter(choice, [...tried, missing]);
   const opened = await withEnvironment(await softwareEnvironment(), () =>
@@ -143,6 +145,16 @@ export async function openAdapter(
   );
   if (opened) return opened;
   throw noAdapter(choice, tried);
+}
+
+/**
+ * Why no hardware adapter can be here, or undefined. Vulkan is Dawn's only way to a GPU on Linux; elsewhere it has others,
+ * and needs no driver files. Asking in vain would only make Dawn complain on stderr.
+ */
+function whyNoHardware(loader: Loader): string | undefined {
+  if (process.platform !== "linux") return undefined;
+  if (loader === "none") return "no Vulkan loader";
+  return findVulkanDrivers().length === 0 ? "no Vulkan driver is installed" : undefined;
 }
 
 /** Run `body` under variables that the Vulkan loader reads, and put the old ones back: other adapters stay findable. */
@@ -174,14 +186,27 @@ async function openOnDeno(choice: AdapterChoice): Promise<OpenedAdapter> {
   return opened;
 }
 
-/** Dawn lists its adapters only in the message that says that none fits. */
-function adapterNames(module: DawnModule): string[] {
+/** Dawn lists its adapters only in the message of the rejection that says that none fits. */
+async function adapterNames(module: DawnModule): Promise<string[]> {
   try {
-    module.create(["adapter=\u0001no such adapter"]).requestAdapter();
+    await module.create(["adapter=\u0001no such adapter"]).requestAdapter();
   } catch (error) {
-    return [...(error as Error).message.matchAll(/name: '([^']*)'/g)].map((m) => m[1]!);
+    const names = [...(error as Error).message.matchAll(/name: '([^']*)'/g)].map((m) => m[1]!);
+    return [...new Set(names)];
   }
   return [];
+}
+
+/** Names of the adapters that Dawn finds here; none on Deno, which lists none. Throws when Dawn cannot be loaded. */
+export async function listAdapters(): Promise<string[]> {
+  if (isDeno) return [];
+  await ensureVulkanLoader();
+  return adapterNames(await loadDawn());
+}
+
+/** Dawn's toggles under a profile. Deno has none. */
+export function dawnToggles(profile: GpuProfile): { enable: readonly string[]; disable: readonly string[] } {
+  return { enable: ENABLE[profile], disable: DISABLE };
 }
 
 function pickName(names: readonly string[], part: string): string | undefined {
@@ -199,7 +224,11 @@ function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): Ada
     architecture: i.architecture,
     device: i.device,
     // Dawn describes the driver and names the device; Deno describes the device and numbers it.
-    description: isDeno ? i.description : i.device || i.description,
+    description: /swiftshader/i.test(name)
+      ? "SwiftShader"
+      : isDeno
+        ? i.description
+        : i.device || i.description,
     driver: isDeno ? undefined : i.description || undefined,
     software: i.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe/i.test(name),
     runtime: isDeno ? "deno" : "node",

@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { type AdapterChoice, type AdapterInfo, type GpuProfile, openAdapter } from "./adapter.ts";
 import { Bindings } from "./bindings.ts";
-import { GpuError, NoAdapter, OutOfMemory } from "./errors.ts";
+import { GpuError, OutOfMemory } from "./errors.ts";
 import { LateErrors } from "./late-errors.ts";
 import { Memory, type Purpose } from "./memory.ts";
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
@@ -98,12 +98,6 @@ export class Gpu {
   /** May kernels use `feature`? False for every optional one under `kernels: "portable"`. */
   canUse(feature: string): boolean {
     return this.kernels !== "portable" && this.features.has(feature);
-  }
-
-  /** Throw NoAdapter unless the device has an optional feature. */
-  demand(feature: string, who: string): void {
-    if (!this.features.has(feature))
-      throw new NoAdapter(`FEATURE: ${who} needs ${feature}, which ${this.info.description} lacks`);
   }
 
   /** Kernel launches since the device was opened. */

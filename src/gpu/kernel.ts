@@ -49,6 +49,10 @@ export class Kernel {
       if (binding.access === "uniform") continue;
       const range = buffers[binding.name];
       check(range, () => `kernel ${this.name}: buffer ${binding.name} is missing`);
+      check(
+        range.dtype === undefined || range.dtype === binding.element,
+        () => `kernel ${this.name}: ${binding.name} is ${range.dtype}; the shader's is ${binding.element}`,
+      );
       ranges.push(range);
     }
     for (const name of Object.keys(buffers))

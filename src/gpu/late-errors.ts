@@ -1,9 +1,10 @@
 import { check } from "../check.ts";
-import { DeviceLost, GpuError } from "./errors.ts";
+import { DeviceLost, GpuError, OutOfMemory } from "./errors.ts";
 
 /**
  * The errors that WebGPU reports late, when the call that caused them has long returned: verdicts of error scopes, errors
- * outside of any scope, and the loss of the device. The first one is kept and thrown by every later call.
+ * outside of any scope, and the loss of the device. The first one is kept and thrown by the next call, and by every later
+ * one unless it is OutOfMemory.
  */
 export class LateErrors {
   private failure: Error | undefined;
@@ -26,7 +27,12 @@ export class LateErrors {
   /** Throw what went wrong so far, or that the Gpu is closed. */
   throwIfFailed(): void {
     check(!this.closed, "this Gpu is closed");
-    if (this.failure) throw this.failure;
+    const { failure } = this;
+    if (!failure) return;
+    // A buffer that the device had no room for can be done without: told once, and other work may go on. A lost device
+    // stays lost, and a mistake in a kernel or a call stays a mistake.
+    if (failure instanceof OutOfMemory) this.failure = undefined;
+    throw failure;
   }
 
   /** Keep the verdict of an error scope: it is thrown by the next submit, read or settle. */

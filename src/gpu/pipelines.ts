@@ -1,5 +1,4 @@
-import { check } from "../check.ts";
-import { GpuError } from "./errors.ts";
+import { GpuError, NoAdapter } from "./errors.ts";
 import type { LateErrors } from "./late-errors.ts";
 import { type KernelSource, placeOf } from "./wgsl.ts";
 
@@ -30,10 +29,8 @@ export class Pipelines {
     if (known) return known;
     this.errors.throwIfFailed();
     for (const feature of source.features)
-      check(
-        this.device.features.has(feature),
-        `FEATURE: kernel ${source.name} needs ${feature}, which ${this.adapter} lacks`,
-      );
+      if (!this.device.features.has(feature))
+        throw new NoAdapter(`FEATURE: kernel ${source.name} needs ${feature}, which ${this.adapter} lacks`);
     const layout = this.device.createBindGroupLayout({
       label: source.name,
       entries: source.bindings.map((b) => ({

@@ -7,6 +7,8 @@ export interface BufferRange {
   readonly offset: number;
   /** Bytes that a kernel may see. */
   readonly bytes: number;
+  /** What its elements are, where they are known: a kernel that declares another type refuses the range. */
+  readonly dtype?: "f32" | "f16" | "u32";
   /** True when its owner gave it back; the allocation may be another's by then. */
   readonly isFreed?: boolean;
 }

@@ -1,3 +1,4 @@
+import { NoAdapter } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
 
 /**
@@ -6,7 +7,8 @@ import type { Gpu } from "./gpu.ts";
  * Timestamps exist at pass boundaries only, so short work needs many repeats. Needs the feature timestamp-query.
  */
 export async function timeOnGpu(gpu: Gpu, record: () => void, repeats: number): Promise<number> {
-  gpu.demand("timestamp-query", "the timer");
+  if (!gpu.features.has("timestamp-query"))
+    throw new NoAdapter(`FEATURE: the timer needs timestamp-query, which ${gpu.info.description} lacks`);
   gpu.submit();
   record();
   const recording = gpu.takeRecording();

@@ -6,6 +6,8 @@ export interface Binding {
   readonly name: string;
   readonly index: number;
   readonly access: "uniform" | "read" | "read_write";
+  /** What its elements are: a tensor of another dtype would be read as nonsense. Undefined for the params. */
+  readonly element: "f32" | "f16" | "u32" | undefined;
 }
 
 /** One scalar member of `struct Params`; every member takes 4 bytes. */
@@ -28,7 +30,9 @@ export interface KernelSource {
 }
 
 const SHADERS = new URL("../../shaders/", import.meta.url);
-const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:/g;
+const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:\s*([^;]*);/g;
+/** Storage of four elements, as the storage parts define it. */
+const PACKED = /alias\s+Packed4\s*=\s*(\w+)\s*;/;
 const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
 const ENABLE = /^enable [^;]*;$/gm;
 const WITH = /^\/\/ with (.+)$/gm;
@@ -82,7 +86,8 @@ export function parseKernel(
 ): Pick<KernelSource, "bindings" | "params" | "overrides" | "features"> {
   const text = stripComments(code);
   check(/@compute[\s\S]*?fn\s+main\s*\(/.test(text), `kernel ${name}: no compute entry point "main"`);
-  const bindings = [...text.matchAll(BINDING)].map(([, group, index, space, variable]): Binding => {
+  const packed = text.match(PACKED)?.[1];
+  const bindings = [...text.matchAll(BINDING)].map(([, group, index, space, variable, type]): Binding => {
     check(group === "0", `kernel ${name}: binding ${variable} is in group ${group}; only group 0 is used`);
     const [kind, access = "read"] = space!.split(",").map((s) => s.trim());
     check(
@@ -97,6 +102,7 @@ export function parseKernel(
       name: variable!,
       index: Number(index),
       access: kind === "uniform" ? "uniform" : (access as "read" | "read_write"),
+      element: kind === "uniform" ? undefined : elementOf(name, variable!, type!, packed),
     };
   });
   bindings.forEach((b, i) => {
@@ -130,10 +136,28 @@ export function parseKernel(
     `kernel ${name}: struct Params and its binding go together`,
   );
   const overrides = [...text.matchAll(/\boverride\s+(\w+)/g)].map((m) => m[1]!);
-  const features = [...text.matchAll(/\benable\s+([\w\s,]+);/g)].flatMap((m) =>
-    m[1]!.split(",").map((s) => s.trim()),
-  );
+  const features = [...text.matchAll(/\benable\s+([\w\s,]+);/g)]
+    .flatMap((m) => m[1]!.split(",").map((s) => s.trim()))
+    // WGSL and the API have different names for one extension.
+    .map((extension) => (extension === "f16" ? "shader-f16" : extension));
   return { bindings, params, overrides, features };
+}
+
+/** The dtype of the tensors that fit `array<…>`. Throws on a type that no tensor has. */
+function elementOf(
+  kernel: string,
+  variable: string,
+  type: string,
+  packed: string | undefined,
+): "f32" | "f16" | "u32" {
+  const inner = type.trim().match(/^array<\s*(\w+)\s*>$/)?.[1];
+  if (inner === "f32" || inner === "vec4f" || (inner === "Packed4" && packed === "vec4f")) return "f32";
+  if (inner === "u32") return "u32";
+  if (inner === "Packed4" && packed === "vec2u") return "f16";
+  check(
+    false,
+    `kernel ${kernel}: ${variable} is ${type.trim()}; wanted array<f32>, <vec4f>, <u32> or <Packed4>`,
+  );
 }
 
 /** Params as bytes, in the order of the struct, padded to 16. Throws on a missing, extra or non-finite value. */
@@ -143,17 +167,15 @@ export function packParams(source: KernelSource, values: Readonly<Record<string,
   source.params.forEach(({ name, type }, i) => {
     const value = values[name];
     check(value !== undefined, `kernel ${source.name}: param ${name} is missing`);
+    const ok =
+      type === "f32"
+        ? Number.isFinite(value)
+        : type === "u32"
+          ? value === value >>> 0
+          : value === (value | 0);
+    check(ok, `kernel ${source.name}: param ${name} is ${value}, wanted ${type}`);
     if (type === "f32") view.setFloat32(i * 4, value, true);
-    else {
-      check(Number.isInteger(value), `kernel ${source.name}: param ${name} is ${value}, wanted ${type}`);
-      if (type === "u32") {
-        check(
-          value >= 0 && value <= 0xffffffff,
-          `kernel ${source.name}: param ${name} is ${value}, wanted u32`,
-        );
-        view.setUint32(i * 4, value, true);
-      } else view.setInt32(i * 4, value, true);
-    }
+    else view.setInt32(i * 4, value, true);
   });
   for (const name of Object.keys(values))
     check(
@@ -165,6 +187,8 @@ export function packParams(source: KernelSource, values: Readonly<Record<string,
 
 /** `shaders/softmax.wgsl:23` for a line of the assembled code. */
 export function placeOf(source: KernelSource, line: number): string {
-  const piece = [...source.pieces].reverse().find((p) => line >= p.firstLine) ?? source.pieces[0]!;
+  const piece = [...source.pieces].reverse().find((p) => line >= p.firstLine);
+  // Before the first piece stand the directives, each of which is a line of the kernel or of a part.
+  if (!piece) return `shaders/${source.name}.wgsl: ${source.code.split("\n")[line - 1]}`;
   return `${piece.file}:${line - piece.firstLine + 1}`;
 }

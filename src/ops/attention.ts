@@ -1,6 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
+import { checkCache } from "./kv-write.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("attention");
@@ -28,6 +29,7 @@ export function attentionArguments(
   scale: number,
 ) {
   const [, heads, headSize] = k.shape as [number, number, number];
+  checkCache(op, k, v);
   check(
     qkv.cols === 3 * heads * headSize,
     () =>

@@ -15,6 +15,7 @@ const kernel = new Kernel("embedding");
 export function embedding(tokenIds: Tensor, positions: Tensor, wte: readonly Tensor[], wpe: Tensor): Tensor {
   const tokens = tokenIds.cols;
   check(positions.cols === tokens, () => `embedding: ${tokens} token ids but ${positions.cols} positions`);
+  check(wte.length > 0, "embedding: wte has no blocks");
   for (const block of wte)
     check(
       block.cols === wpe.cols && block.dtype === wpe.dtype,

@@ -5,6 +5,15 @@ import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("kv-write");
 
+/** Throws unless k and v are the two halves of one cache: [slots, H, D] both, of one dtype. */
+export function checkCache(op: string, k: Tensor, v: Tensor): void {
+  check(
+    k.shape.length === 3 && shapeText(k.shape) === shapeText(v.shape) && k.dtype === v.dtype,
+    () =>
+      `${op}: k is ${k.dtype} ${shapeText(k.shape)} but v is ${v.dtype} ${shapeText(v.shape)}; both must be [slots, H, D] of one dtype`,
+  );
+}
+
 /**
  * Store the keys and values of qkv [T, 3 · C] f32 (query, key, value side by side) in the slots slotMapping [T] u32 of
  * k and v [slots, H, D], f32 or f16. Each slot must be below `slots`: the caller checks that, since the GPU would write
@@ -12,6 +21,7 @@ const kernel = new Kernel("kv-write");
  */
 export function kvWrite(qkv: Tensor, slotMapping: Tensor, k: Tensor, v: Tensor): void {
   const [, heads, headSize] = k.shape as [number, number, number];
+  checkCache("kv-write", k, v);
   check(
     qkv.cols === 3 * heads * headSize,
     () =>

@@ -17,6 +17,7 @@ const SUBGROUP_ROWS = 8;
  */
 export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
   const columns = w.reduce((sum, block) => sum + block.rows, 0);
+  check(w.length > 0, "matmul-transposed: w has no blocks");
   for (const block of w)
     check(
       block.cols === x.cols,

@@ -40,7 +40,7 @@ describe("the device's memory runs out", () => {
     for (let i = 0; i < 5; i++) gpu.memory.alloc(128 * MIB, "weights", `block ${i}`);
   }
 
-  test("the next settle throws OutOfMemory with the buffer's label and the breakdown; so does all that follows", async () => {
+  test("the next settle throws OutOfMemory with the buffer's label and the breakdown; then work goes on", async () => {
     const gpu = await openNull();
     fill(gpu);
     const error = await failureOf(() => gpu.settle());
@@ -48,9 +48,10 @@ describe("the device's memory runs out", () => {
     expect(error?.message).toMatch(
       /^OOM: buffer block 4 \(weights\) 134217728 bytes; in use 512\.0 MiB \(weights 512\.0 MiB\), the device has no more; /,
     );
-    expect(() => gpu.submit()).toThrow(error);
-    expect(() => gpu.memory.alloc(4, "kv", "k")).toThrow(error);
-    await expect(gpu.finish()).rejects.toThrow(error);
+    gpu.submit();
+    gpu.memory.destroyAll();
+    gpu.memory.alloc(128 * MIB, "kv", "k");
+    await gpu.finish();
   });
 
   test("a read finds out before it gives anything", async () => {

@@ -29,7 +29,7 @@ describe("every file in shaders/", () => {
       const source = loadKernel(name, parts);
       expect(source.name).toBe(name);
       expect(source.pieces.map((p) => p.file)).toEqual([...parts, name].map((p) => `shaders/${p}.wgsl`));
-      expect(source.bindings[0]).toEqual({ name: "params", index: 0, access: "uniform" });
+      expect(source.bindings[0]).toEqual({ name: "params", index: 0, access: "uniform", element: undefined });
       expect(source.bindings.some((b) => b.access === "read_write")).toBe(true);
       expect(source.params.length).toBeGreaterThan(0);
     }
@@ -44,12 +44,29 @@ describe("every file in shaders/", () => {
 });
 
 describe("what is read from a kernel", () => {
+  test.each([
+    ["array<f32>", "", "f32"],
+    ["array<vec4f>", "", "f32"],
+    ["array<u32>", "", "u32"],
+    ["array<Packed4>", "alias Packed4 = vec4f;", "f32"],
+    ["array<Packed4>", "alias Packed4 = vec2u;", "f16"],
+  ])("%s with %j holds %s", (type, alias, element) => {
+    const code = `${alias} @group(0) @binding(0) var<storage, read> x: ${type}; @compute @workgroup_size(1) fn main() {}`;
+    expect(parseKernel("k", code).bindings[0]!.element).toBe(element);
+  });
+
+  test("a type that no tensor has is refused", () => {
+    const code =
+      "@group(0) @binding(0) var<storage, read> x: array<vec2f>; @compute @workgroup_size(1) fn main() {}";
+    expect(() => parseKernel("k", code)).toThrow("kernel k: x is array<vec2f>; wanted array<f32>");
+  });
+
   test("softmax: bindings, params and its part", () => {
     const source = loadKernel("softmax");
     expect(source.bindings).toEqual([
-      { name: "params", index: 0, access: "uniform" },
-      { name: "x", index: 1, access: "read" },
-      { name: "y", index: 2, access: "read_write" },
+      { name: "params", index: 0, access: "uniform", element: undefined },
+      { name: "x", index: 1, access: "read", element: "f32" },
+      { name: "y", index: 2, access: "read_write", element: "f32" },
     ]);
     expect(source.params).toEqual([
       { name: "rows", type: "u32" },
@@ -89,9 +106,9 @@ describe("what is read from a kernel", () => {
     );
     expect(parsed).toEqual({
       bindings: [
-        { name: "params", index: 0, access: "uniform" },
-        { name: "x", index: 1, access: "read" },
-        { name: "y", index: 2, access: "read_write" },
+        { name: "params", index: 0, access: "uniform", element: undefined },
+        { name: "x", index: 1, access: "read", element: "f32" },
+        { name: "y", index: 2, access: "read_write", element: "f32" },
       ],
       params: [
         { name: "first", type: "u32" },
