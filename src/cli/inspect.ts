@@ -1,0 +1,67 @@
+import process from "node:process";
+import type { Command } from "commander";
+import { BadInput } from "../check.ts";
+import { DEFAULT_PAGE_SIZE } from "../kv/page-table.ts";
+import { inspectModel } from "./inspect-model.ts";
+import { inspectionText } from "./inspect-text.ts";
+import { integer, modelFolder, oneOf, size } from "./options.ts";
+
+interface InspectFlags {
+  readonly memory?: number;
+  readonly dtype: "f32" | "f16";
+  readonly kvDtype: "f32" | "f16";
+  readonly pageSize: number;
+  readonly length?: number;
+  readonly tensors?: boolean;
+  readonly json?: boolean;
+}
+
+/** Add `quire inspect` to `program`. Its action throws what keeps the model from being loaded, after the report. */
+export function inspectCommand(program: Command): void {
+  program
+    .command("inspect")
+    .summary("explain a model: config, tensors, bytes, and the sequences that fit a budget")
+    .description(
+      "Read a model's config, tokenizer and the headers of its weights, and work out what it takes on a GPU.\n" +
+        "No GPU is needed. Exit code 2 when the model could not be loaded, with the reason.",
+    )
+    .argument("<model>", "a model's folder, its name under weights/, or a weight file beside its config.json")
+    .option("--memory <size>", "how many sequences fit this much GPU memory, such as 2GiB", size("--memory"))
+    .option(
+      "--length <tokens>",
+      "tokens of each sequence (default: the model's context)",
+      integer("--length", 1),
+    )
+    .option(
+      "--dtype <type>",
+      "weights on the GPU: f32, or f16 packed",
+      oneOf("--dtype", ["f32", "f16"]),
+      "f32",
+    )
+    .option(
+      "--kv-dtype <type>",
+      "keys and values: f32, or f16 packed",
+      oneOf("--kv-dtype", ["f32", "f16"]),
+      "f32",
+    )
+    .option(
+      "--page-size <slots>",
+      "tokens in a page of the paged cache, 8 to 256",
+      integer("--page-size", 8, 256),
+      DEFAULT_PAGE_SIZE,
+    )
+    .option("--tensors", "list every tensor instead of a line for each kind")
+    .option("--json", "print the findings as JSON, every tensor included")
+    .action(inspect);
+}
+
+async function inspect(model: string, flags: InspectFlags): Promise<void> {
+  const path = modelFolder(model);
+  const inspection = await inspectModel(path, flags);
+  const text = flags.json
+    ? `${JSON.stringify(inspection, null, 2)}\n`
+    : inspectionText(inspection, { everyTensor: flags.tensors === true });
+  process.stdout.write(text);
+  const [problem] = inspection.problems;
+  if (problem) throw new BadInput(problem.message);
+}

@@ -1,0 +1,87 @@
+import { CheckpointError } from "../formats/checkpoint-error.ts";
+import type { StoredTensor } from "../formats/tensor-file.ts";
+import type { ModelConfig } from "./config.ts";
+
+/** Parts of a GPT-2, in the order in which a token meets them. */
+export const TENSOR_KINDS = [
+  "token embedding",
+  "position embedding",
+  "layer norms",
+  "attention",
+  "MLP",
+  "output head",
+] as const;
+export type TensorKind = (typeof TENSOR_KINDS)[number];
+
+/** A tensor that a checkpoint must have. */
+export interface ExpectedTensor {
+  /** Without the prefixes that training scripts put before it: `h.0.attn.c_attn.weight`. */
+  readonly name: string;
+  readonly kind: TensorKind;
+  readonly shape: readonly number[];
+  /** Stored on the GPU in the model's dtype (matrices and embeddings); what is not stays f32 (biases, layer norms). */
+  readonly matrix: boolean;
+}
+
+/** All tensors of a GPT-2 with this config, in the order in which a token meets them. Conv1D weights are [in, out]. */
+export function expectedTensors(config: ModelConfig): ExpectedTensor[] {
+  const { channels: C, innerChannels: F, vocabSize: V, contextLength: P } = config;
+  const table = (name: string, kind: TensorKind, rows: number): ExpectedTensor => ({
+    name,
+    kind,
+    shape: [rows, C],
+    matrix: true,
+  });
+  const norm = (name: string): ExpectedTensor[] =>
+    ["weight", "bias"].map((part) => ({
+      name: `${name}.${part}`,
+      kind: "layer norms",
+      shape: [C],
+      matrix: false,
+    }));
+  const linear = (name: string, kind: TensorKind, rows: number, cols: number): ExpectedTensor[] => [
+    { name: `${name}.weight`, kind, shape: [rows, cols], matrix: true },
+    { name: `${name}.bias`, kind, shape: [cols], matrix: false },
+  ];
+  const blocks = Array.from({ length: config.layers }, (_, l) => [
+    ...norm(`h.${l}.ln_1`),
+    ...linear(`h.${l}.attn.c_attn`, "attention", C, 3 * C),
+    ...linear(`h.${l}.attn.c_proj`, "attention", C, C),
+    ...norm(`h.${l}.ln_2`),
+    ...linear(`h.${l}.mlp.c_fc`, "MLP", C, F),
+    ...linear(`h.${l}.mlp.c_proj`, "MLP", F, C),
+  ]);
+  return [
+    table("wte.weight", "token embedding", V),
+    table("wpe.weight", "position embedding", P),
+    ...blocks.flat(),
+    ...norm("ln_f"),
+    ...(config.tiedHead ? [] : [table("lm_head.weight", "output head", V)]),
+  ];
+}
+
+const FLOATS = ["F64", "F32", "F16", "BF16"];
+
+/** Why what `file` stores cannot be this tensor (MODEL_MISSING, MODEL_SHAPE, MODEL_DTYPE), or undefined when it can. */
+export function tensorProblem(
+  file: string,
+  { name, shape }: ExpectedTensor,
+  stored: StoredTensor | undefined,
+): CheckpointError | undefined {
+  const wanted = text(shape);
+  if (!stored) {
+    const what = `\`${name}\` is not in the file; GPT-2 needs it, ${wanted}`;
+    return new CheckpointError("MODEL_MISSING", file, what);
+  }
+  if (text(stored.shape) !== wanted) {
+    const what = `\`${name}\` is ${text(stored.shape)}, config wants ${wanted}`;
+    return new CheckpointError("MODEL_SHAPE", file, what);
+  }
+  if (!FLOATS.includes(stored.dtype)) {
+    const what = `\`${name}\` is ${stored.dtype}; expected F32, F16, BF16 or F64`;
+    return new CheckpointError("MODEL_DTYPE", file, what);
+  }
+  return undefined;
+}
+
+const text = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
