@@ -1,0 +1,244 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { OutOfMemory } from "../../src/gpu/errors.ts";
+import { Gpu } from "../../src/gpu/gpu.ts";
+import { CACHE_MODES, type CacheMode, type KvCache, type Place } from "../../src/kv/cache.ts";
+import { OutOfPages } from "../../src/kv/page-allocator.ts";
+import { Gpt2 } from "../../src/model/gpt2.ts";
+import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
+import { cacheFor, goldenTensor, TINY, tokensOf } from "./tiny.ts";
+
+const gpu = await openTestGpu();
+const model = await Gpt2.load(gpu, TINY);
+const V = model.config.vocabSize;
+afterAll(() => model.free());
+
+/** Logits of the model on a GPU are within this of each other, whichever form of a product ran (numerics.md: 2e-4). */
+const TOLERANCE = 2e-4;
+
+/** One step: rows of logits, one for each item. A cache that forgets is given all tokens again. */
+async function step(
+  cache: KvCache,
+  items: readonly { place: Place; known: readonly number[]; fresh: readonly number[] }[],
+): Promise<Float32Array[]> {
+  const batch = items.map(({ place, known, fresh }) => ({
+    place,
+    tokens: cache.remembers ? fresh : [...known, ...fresh],
+  }));
+  const logits = model.forward(cache, batch);
+  const values = await logits.read();
+  logits.free();
+  return items.map((_, i) => values.slice(i * V, (i + 1) * V));
+}
+
+const known = new Map<string, Float32Array>();
+
+/** Logits after all of `tokens`, computed alone and from the start. */
+async function alone(mode: CacheMode, tokens: readonly number[]): Promise<Float32Array> {
+  const key = `${mode} ${tokens}`;
+  const computed = known.get(key);
+  if (computed) return computed;
+  const cache = cacheFor(gpu, model, mode, 1);
+  const [logits] = await step(cache, [{ place: cache.open(), known: [], fresh: tokens }]);
+  cache.free();
+  known.set(key, logits!);
+  return logits!;
+}
+
+function expectClose(actual: Float32Array, expected: Float32Array): void {
+  expect(actual).toHaveLength(expected.length);
+  let worst = 0;
+  actual.forEach((value, i) => {
+    worst = Math.max(worst, Math.abs(value - expected[i]!));
+  });
+  expect(worst).toBeLessThan(TOLERANCE);
+  expect(actual.every(Number.isFinite)).toBe(true);
+}
+
+/** How many new tokens each of five sequences has in each step: prefill, decode, pieces of prompts, idle ones. */
+const SCHEDULE = [
+  [17, 1, 0, 5, 0],
+  [1, 1, 9, 5, 0],
+  [1, 1, 1, 6, 2],
+  [1, 0, 1, 1, 30],
+  [4, 1, 1, 1, 1],
+] as const;
+
+describe.each(CACHE_MODES)("a ragged batch, cache %s", (mode) => {
+  test("gives each sequence what it gets alone, prefill and decode mixed", async () => {
+    const cache = cacheFor(gpu, model, mode, 5);
+    const sequences = [0, 1, 2, 3, 4].map((seed) => ({
+      place: cache.open(),
+      all: tokensOf(seed, 50),
+      done: 0,
+    }));
+    for (const counts of SCHEDULE) {
+      const running = sequences.filter((_, s) => counts[s]! > 0);
+      const items = sequences.flatMap(({ place, all, done }, s) =>
+        counts[s]! > 0
+          ? [{ place, known: all.slice(0, done), fresh: all.slice(done, done + counts[s]!) }]
+          : [],
+      );
+      const logits = await step(cache, items);
+      sequences.forEach((sequence, s) => {
+        sequence.done += counts[s]!;
+      });
+      for (const [i, { all, done }] of running.entries())
+        expectClose(logits[i]!, await alone("none", all.slice(0, done)));
+    }
+    cache.free();
+  });
+
+  test("a prompt in pieces gives what the whole prompt gives", async () => {
+    const prompt = tokensOf(9, 40);
+    const whole = await alone(mode, prompt);
+    const cache = cacheFor(gpu, model, mode, 1);
+    const place = cache.open();
+    let last: Float32Array | undefined;
+    for (const [begin, end] of [
+      [0, 7],
+      [7, 8],
+      [8, 24],
+      [24, 40],
+    ] as const)
+      [last] = await step(cache, [{ place, known: prompt.slice(0, begin), fresh: prompt.slice(begin, end) }]);
+    expectClose(last!, whole);
+    cache.free();
+  });
+
+  test("the golden logits, for every length of the golden prompt at once", async () => {
+    const ids = [...(await goldenTensor("tiny/golden.safetensors", "input_ids"))];
+    const expected = await goldenTensor("tiny/golden.safetensors", "logits");
+    const cache = cacheFor(gpu, model, mode, ids.length);
+    const items = ids.map((_, i) => ({ place: cache.open(), known: [], fresh: ids.slice(0, i + 1) }));
+    const logits = await step(cache, items);
+    logits.forEach((row, i) => {
+      expectClose(row, expected.slice(i * V, (i + 1) * V));
+    });
+    cache.free();
+  });
+
+  test("what was in the cache before does not matter", async () => {
+    const options = { pageSize: 8, pages: 6 };
+    const cache = cacheFor(gpu, model, mode, 2, options);
+    const prompt = tokensOf(3, 20);
+    const fresh = cacheFor(gpu, model, mode, 2, options);
+    const [expected] = await step(fresh, [{ place: fresh.open(), known: [], fresh: prompt }]);
+    fresh.free();
+    // Two earlier sequences leave their keys and values behind, and pages in another order.
+    const [a, b] = [cache.open(), cache.open()];
+    const earlier = [a, b].map((place, i) => ({ place, known: [], fresh: tokensOf(i + 20, 20) }));
+    await step(cache, earlier);
+    cache.close(a);
+    cache.close(b);
+    const [again] = await step(cache, [{ place: cache.open(), known: [], fresh: prompt }]);
+    expect(again).toEqual(expected);
+    cache.free();
+  });
+
+  test("a step gives its memory back", async () => {
+    const cache = cacheFor(gpu, model, mode, 1);
+    await expectLedgerUnchanged(gpu, async () => {
+      const place = cache.open();
+      await step(cache, [{ place, known: [], fresh: tokensOf(1, 12) }]);
+      cache.close(place);
+    });
+    cache.free();
+  });
+});
+
+test("all caches give the same bits for the same batches", async () => {
+  const [contiguous, paged] = await Promise.all(
+    (["contiguous", "paged"] as const).map(async (mode) => {
+      const cache = cacheFor(gpu, model, mode, 2, { pageSize: 8 });
+      const places = [cache.open(), cache.open()];
+      const rows: Float32Array[] = [];
+      for (const [begin, end] of [
+        [0, 11],
+        [11, 12],
+        [12, 30],
+        [30, 31],
+      ] as const) {
+        const items = places.map((place, s) => ({
+          place,
+          known: [],
+          fresh: tokensOf(s, 40).slice(begin, end),
+        }));
+        rows.push(...(await step(cache, items)));
+      }
+      cache.free();
+      return rows;
+    }),
+  );
+  expect(paged).toEqual(contiguous);
+  const whole = tokensOf(0, 11);
+  expect(await alone("none", whole)).toEqual(await alone("contiguous", whole));
+  expect(await alone("paged", whole)).toEqual(await alone("contiguous", whole));
+});
+
+describe.each(CACHE_MODES)("what a batch refuses, cache %s", (mode) => {
+  test("tokens outside the vocabulary, sequences past the context and empty ones; nothing has changed then", () => {
+    const cache = cacheFor(gpu, model, mode, 2);
+    const [a, b] = [cache.open(), cache.open()];
+    const before = [cache.usage(), gpu.memory.currentByPurpose];
+    const forward = (...tokens: number[][]) =>
+      model.forward(
+        cache,
+        tokens.map((t, i) => ({ place: [a, b][i]!, tokens: t })),
+      );
+    for (const id of [131, -1, 1.5, Number.NaN])
+      expect(() => forward([1, 2], [3, id])).toThrow(`token id ${id} is out of vocabulary (0..130)`);
+    expect(() => forward([1], tokensOf(0, 65))).toThrow(
+      "a sequence of 65 tokens does not fit the model's context of 64",
+    );
+    expect(() => forward([1], [])).toThrow("batch: each sequence needs at least one new token");
+    expect(() => forward()).toThrow("batch: each sequence needs at least one new token");
+    expect([cache.usage(), gpu.memory.currentByPurpose]).toEqual(before);
+    expect([a.length, b.length]).toEqual([0, 0]);
+    cache.free();
+  });
+});
+
+test("a position past the context is refused in a later step too", async () => {
+  const cache = cacheFor(gpu, model, "paged", 1);
+  const place = cache.open();
+  await step(cache, [{ place, known: [], fresh: tokensOf(0, 64) }]);
+  expect(() => model.forward(cache, [{ place, tokens: [1] }])).toThrow(
+    "a sequence of 65 tokens does not fit the model's context of 64",
+  );
+  expect(place.length).toBe(64);
+  cache.free();
+});
+
+test("a batch that does not fit the pages changes nothing, and a smaller one still runs", async () => {
+  const cache = cacheFor(gpu, model, "paged", 2, { pageSize: 8, pages: 3 });
+  const [a, b] = [cache.open(), cache.open()];
+  const before = cache.usage();
+  const items = [a, b].map((place, s) => ({ place, tokens: tokensOf(s, 16) }));
+  expect(() => model.forward(cache, items)).toThrow(OutOfPages);
+  expect(cache.usage()).toEqual(before);
+  const [row] = await step(cache, [{ place: a, known: [], fresh: tokensOf(0, 16) }]);
+  expectClose(row!, await alone("none", tokensOf(0, 16)));
+  cache.free();
+});
+
+test("activations above the budget: OutOfMemory, and what the step took comes back", async () => {
+  const { weights } = gpu.memory.currentByPurpose;
+  // 5 pages of 16 slots; keys and values of 2 layers, 48 channels of 4 bytes.
+  const kvBytes = 5 * 16 * 2 * 2 * 48 * 4;
+  const adapter = gpu.info.software ? "software" : "auto";
+  const small = await Gpu.open({ adapter, memoryBudget: weights + kvBytes + 20_000 });
+  const tiny = await Gpt2.load(small, TINY);
+  const cache = cacheFor(small, tiny, "paged", 1);
+  const live = () =>
+    small.memory.byLabel().filter((row) => !["(free for reuse)", "params"].includes(row.label));
+  const before = live();
+  const place = cache.open();
+  expect(() => tiny.forward(cache, [{ place, tokens: tokensOf(0, 60) }])).toThrow(OutOfMemory);
+  expect(live()).toEqual(before);
+  cache.close(place);
+  // What was recorded of the failed step does not disturb the next one.
+  const logits = tiny.forward(cache, [{ place: cache.open(), tokens: tokensOf(0, 3) }]);
+  expectClose(await logits.read(), await alone("none", tokensOf(0, 3)));
+  await small.close();
+  expect(small.memory.current).toBe(0);
+});
