@@ -19,7 +19,7 @@ export { OutOfPages, PageAllocator } from "./kv/page-allocator.ts";
 export { PageTable } from "./kv/page-table.ts";
 export { loadConfig, type ModelConfig, parameterCount } from "./model/config.ts";
 export { Gpt2 } from "./model/gpt2.ts";
-export type { LoadOptions } from "./model/gpt2-weights.ts";
+export type { LoadOptions } from "./model/tensor-loader.ts";
 export { add } from "./ops/add.ts";
 export { argmax } from "./ops/argmax.ts";
 export { attention } from "./ops/attention.ts";

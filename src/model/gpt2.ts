@@ -11,11 +11,11 @@ import {
   type BlockWeights,
   freeWeights,
   type Gpt2Weights,
-  type LoadOptions,
   loadWeights,
   type NormWeights,
 } from "./gpt2-weights.ts";
 import { linear } from "./linear.ts";
+import type { LoadOptions } from "./tensor-loader.ts";
 
 /** Called with every tensor of a forward pass that exists in memory, under its name in Hugging Face's GPT-2. */
 export type Trace = (name: string, tensor: Tensor) => void;
