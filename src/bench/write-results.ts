@@ -1,6 +1,7 @@
 /** Leaves the results of an experiment in a folder, the figures first, so that no drawing can lose them. */
+import { existsSync, statSync } from "node:fs";
 import { access, constants, mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { BadInput } from "../check.ts";
 import { LIGHT } from "./chart-parts.ts";
 import { chartSvg } from "./chart-svg.ts";
@@ -16,6 +17,7 @@ const REASONS: Record<string, string> = {
   EROFS: "the file system is read-only",
   ENOSPC: "no space left on the device",
   EDQUOT: "the disk quota is used up",
+  ENOENT: "the file system does not let it be made",
   ENOTDIR: "a part of the path is not a folder",
   EEXIST: "it is a file, not a folder",
   EISDIR: "a folder is in the way of the file",
@@ -32,9 +34,19 @@ const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...KV_MODES.
  */
 export async function prepareResultsDir(dir: string): Promise<void> {
   await asBadInput(dir, async () => {
-    await mkdir(dir, { recursive: true });
+    await makeFolder(resolve(dir));
     await access(dir, constants.W_OK | constants.X_OK);
   });
+}
+
+/** Level by level: Node's own recursive mkdir never returns where a file system refuses with ENOENT (/proc). */
+async function makeFolder(folder: string): Promise<void> {
+  if (existsSync(folder)) {
+    if (!statSync(folder).isDirectory()) throw Object.assign(new Error(folder), { code: "EEXIST" });
+    return;
+  }
+  await makeFolder(dirname(folder));
+  await mkdir(folder);
 }
 
 /**
