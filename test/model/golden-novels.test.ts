@@ -1,0 +1,92 @@
+import process from "node:process";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Gpu } from "../../src/gpu/gpu.ts";
+import { CACHE_MODES } from "../../src/kv/cache.ts";
+import {
+  lastLogits,
+  loadNovels,
+  type Novels,
+  novelsChoices,
+  novelsGreedy,
+  novelsIds,
+  novelsLogits,
+  novelsPerplexity,
+} from "../golden-check.ts";
+
+// The trained models against Hugging Face's float64: from a prompt's text to 64 greedy tokens, and a full context.
+
+/** A window of 1,024 tokens, or 64 steps without a cache: some 10 seconds each on two idle cores. */
+const SLOW = { timeout: 300_000 };
+
+/**
+ * Prompts that a CPU computes step by step without a cache, the first ones; 64 steps of one take it 10 seconds. Without a
+ * cache a step remembers nothing: the one step that is given all golden tokens is the same computation, row by row.
+ */
+const STEPPED_WITHOUT_CACHE = 1;
+
+/** numerics.md, whole model: largest absolute error of a logit, and relative error of a perplexity's exponent. */
+const LOGITS = { nmse: 1e-9, maxAbs: 1e-3 };
+const PERPLEXITY = 1e-5;
+
+// The fast profile halves the time on a CPU. What it leaves out, the checks of the safe one, is on in golden-tiny and in
+// the tests of every op, which run the same kernels.
+const { QUIRE_TEST_ADAPTER: adapter = "auto", QUIRE_TEST_KERNELS } = process.env;
+const kernels = QUIRE_TEST_KERNELS === "portable" ? "portable" : "auto";
+const gpu = await Gpu.open({ adapter, kernels, profile: "fast" });
+afterAll(() => gpu.close());
+
+describe.each(["en", "zh"] as const)("novels-%s", (language) => {
+  let novels: Novels;
+  /** Largest error of a logit in any mode. */
+  let largestError = 0;
+
+  beforeAll(async () => {
+    novels = await loadNovels(gpu, language);
+  });
+  afterAll(() => novels.model.free());
+
+  it("the prompts become the golden ids", () => {
+    expect(novelsIds(novels)).toEqual(novels.json.prompts.map(() => null));
+  });
+
+  describe.each(CACHE_MODES)("cache %s", (mode) => {
+    it("the logits after all prompts, computed as one ragged batch", async () => {
+      for (const { maxAbs, nmse } of await novelsLogits(novels, mode)) {
+        expect(maxAbs).toBeLessThanOrEqual(LOGITS.maxAbs);
+        expect(nmse).toBeLessThanOrEqual(LOGITS.nmse);
+        largestError = Math.max(largestError, maxAbs);
+      }
+    });
+
+    const stepped = mode === "none" && gpu.info.software ? STEPPED_WITHOUT_CACHE : undefined;
+
+    it(`64 greedy tokens of ${stepped ?? "all"} prompts, a batch that goes step by step`, SLOW, async () => {
+      const wanted = novels.json.prompts.slice(0, stepped).map(() => null);
+      expect(await novelsGreedy(novels, mode, stepped)).toEqual(wanted);
+    });
+
+    it("64 greedy tokens of all prompts, chosen in one step that is given them", async () => {
+      expect(await novelsChoices(novels, mode)).toEqual(novels.json.prompts.map(() => null));
+    });
+
+    it("the perplexity of the first window", SLOW, async () => {
+      const { count, relativeError } = await novelsPerplexity(novels, mode);
+      expect(count).toBe(1024);
+      expect(relativeError).toBeLessThanOrEqual(PERPLEXITY);
+    });
+  });
+
+  it("the modes give the same bits", async () => {
+    const prompts = novels.json.prompts.map((p) => p.ids);
+    const none = await lastLogits(novels.model, "none", prompts);
+    expect(await lastLogits(novels.model, "contiguous", prompts)).toEqual(none);
+    expect(await lastLogits(novels.model, "paged", prompts)).toEqual(none);
+  });
+
+  it("no choice between two tokens is closer than the error of the logits", () => {
+    // numerics.md would excuse a greedy token where the golden margin is below twice the error; no prompt needs that.
+    expect(largestError).toBeGreaterThan(0);
+    for (const { min_margin: margin } of novels.json.prompts)
+      expect(margin).toBeGreaterThan(2 * largestError);
+  });
+});
