@@ -32,8 +32,6 @@ export interface CacheStep {
   readonly slotMapping: Uint32Array;
   /** Store layer's keys and values of qkv [T, 3 · C], then attend to all that each token may see: [T, C]. */
   attend(layer: number, qkv: Tensor, slotMapping: Tensor, batch: AttentionBatch, scale: number): Tensor;
-  /** Free the step's own arrays. */
-  end(): void;
 }
 
 /** Bytes of a cache. reserved − used is the waste that paging removes. */
@@ -55,7 +53,10 @@ export interface KvCache {
   readonly remembers: boolean;
   /** A place for one more sequence. Throws when there is none (OutOfPages, or BadInput for strips). */
   open(): Place;
-  /** Find slots for the new tokens of a batch: all of them, or it throws OutOfPages or BadInput and changes nothing. */
+  /**
+   * Find slots for the new tokens of a batch: all of them, or it throws OutOfPages, BadInput or OutOfMemory and changes
+   * nothing. The step's own arrays belong to the scope around the call.
+   */
   prepare(requests: readonly StepRequest[]): CacheStep;
   /** Give a sequence's place back. */
   close(place: Place): void;

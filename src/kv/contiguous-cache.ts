@@ -72,17 +72,18 @@ export class ContiguousCache implements KvCache {
           `a sequence of ${length} tokens does not fit its strip of ${this.maxLength}: raise --max-seq-len`,
         );
     });
-    const slotMapping = new Uint32Array(sum(requests.map((r) => r.count)));
-    let t = 0;
-    requests.forEach(({ count }, i) => {
-      const strip = strips[i]!;
-      for (let j = 0; j < count; j++) slotMapping[t++] = strip.start + strip.length++;
-    });
+    // What may fail comes before the strips grow.
     const starts = strips.map((s) => s.start);
     const stripStarts = Tensor.from(this.gpu, [starts.length], starts, {
       dtype: "u32",
       purpose: "tables",
       label: "strip starts",
+    });
+    const slotMapping = new Uint32Array(sum(requests.map((r) => r.count)));
+    let t = 0;
+    requests.forEach(({ count }, i) => {
+      const strip = strips[i]!;
+      for (let j = 0; j < count; j++) slotMapping[t++] = strip.start + strip.length++;
     });
     return {
       slotMapping,
@@ -91,7 +92,6 @@ export class ContiguousCache implements KvCache {
         kvWrite(qkv, slots, k, v);
         return attention(qkv, k, v, stripStarts, batch, scale);
       },
-      end: () => stripStarts.free(),
     };
   }
 

@@ -55,7 +55,6 @@ export class NoCache implements KvCache {
           kvWrite(qkv, slotMapping, k, v);
           return attention(qkv, k, v, stripStarts, batch, scale);
         }),
-      end: () => stripStarts.free(),
     };
   }
 

@@ -50,14 +50,17 @@ export class PagedCache implements KvCache {
 
   prepare(requests: readonly StepRequest[]): CacheStep {
     const tables = requests.map(({ place }) => this.table(place));
-    // All or nothing: count what the whole batch needs before the first table grows.
-    const wanted = sum(
-      requests.map(({ count }, i) =>
-        Math.max(0, Math.ceil((tables[i]!.length + count) / this.pageSize) - tables[i]!.pages.length),
-      ),
-    );
+    // All or nothing: what may fail comes before the first table grows.
+    const pagesOf = ({ place, count }: StepRequest) => Math.ceil((place.length + count) / this.pageSize);
+    const wanted = sum(requests.map((r, i) => Math.max(0, pagesOf(r) - tables[i]!.pages.length)));
     const { freeCount, total } = this.allocator;
     if (wanted > freeCount) throw new OutOfPages(wanted, freeCount, total);
+    const width = Math.max(...requests.map((r, i) => Math.max(pagesOf(r), tables[i]!.pages.length)));
+    const pageTable = Tensor.empty(this.gpu, [tables.length, width], {
+      dtype: "u32",
+      purpose: "tables",
+      label: "page table",
+    });
 
     const slotMapping = new Uint32Array(sum(requests.map((r) => r.count)));
     let t = 0;
@@ -68,7 +71,7 @@ export class PagedCache implements KvCache {
       slotMapping.set(table.slots(begin, begin + count), t);
       t += count;
     });
-    const pageTable = this.upload(tables);
+    this.gpu.write(pageTable, rowsOf(tables, width));
     return {
       slotMapping,
       attend: (layer, qkv, slots, batch, scale) => {
@@ -76,7 +79,6 @@ export class PagedCache implements KvCache {
         kvWrite(qkv, slots, k, v);
         return pagedAttention(qkv, k, v, pageTable, this.pageSize, batch, scale);
       },
-      end: () => pageTable.free(),
     };
   }
 
@@ -98,22 +100,17 @@ export class PagedCache implements KvCache {
     freeLayers(this.layers);
   }
 
-  /** The batch's page tables as one [S, width] array, rows filled up with the null page. */
-  private upload(tables: readonly PageTable[]): Tensor {
-    const width = Math.max(...tables.map((t) => t.pages.length));
-    const rows = new Uint32Array(tables.length * width).fill(NULL_PAGE);
-    tables.forEach((table, s) => {
-      rows.set(table.pages, s * width);
-    });
-    return Tensor.from(this.gpu, [tables.length, width], rows, {
-      dtype: "u32",
-      purpose: "tables",
-      label: "page table",
-    });
-  }
-
   private table(place: Place): PageTable {
     check(this.tables.has(place as PageTable), "paged cache: this place is closed, or another cache's");
     return place as PageTable;
   }
+}
+
+/** The page tables as the rows of one array [S, width], filled up with the null page. */
+function rowsOf(tables: readonly PageTable[], width: number): Uint32Array {
+  const rows = new Uint32Array(tables.length * width).fill(NULL_PAGE);
+  tables.forEach((table, s) => {
+    rows.set(table.pages, s * width);
+  });
+  return rows;
 }

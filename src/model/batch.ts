@@ -29,8 +29,8 @@ export interface Batch extends AttentionBatch {
 }
 
 /**
- * Lay out a step: ask the cache for slots, then upload the arrays. Throws, with nothing changed, on a token outside the
- * vocabulary, a position outside the context, or when the cache is full.
+ * Lay out a step: ask the cache for slots, then upload the arrays, which belong to the scope around the call. Throws, with
+ * nothing changed, on a token outside the vocabulary, a position outside the context, or when the cache is full.
  */
 export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: readonly BatchItem[]): Batch {
   check(
@@ -78,11 +78,4 @@ export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: 
     step,
     tokenCount: tokenIds.length,
   };
-}
-
-export function freeBatch(batch: Batch): void {
-  const { tokenIds, positions, slotMapping, sequenceOf, queryStarts, contextLens, lastRows } = batch;
-  for (const t of [tokenIds, positions, slotMapping, sequenceOf, queryStarts, contextLens, lastRows])
-    t.free();
-  batch.step.end();
 }

@@ -5,7 +5,7 @@ import { gatherRows } from "../ops/gather-rows.ts";
 import { layernorm } from "../ops/layernorm.ts";
 import { matmulTransposed } from "../ops/matmul-transposed.ts";
 import { scope, type Tensor } from "../tensor.ts";
-import { type Batch, type BatchItem, freeBatch, makeBatch } from "./batch.ts";
+import { type Batch, type BatchItem, makeBatch } from "./batch.ts";
 import { attentionScale, loadConfig, type ModelConfig } from "./config.ts";
 import {
   type BlockWeights,
@@ -74,12 +74,10 @@ export class Gpt2 {
     trace: Trace,
     finish: (hidden: Tensor, batch: Batch) => Tensor,
   ): Tensor {
-    const batch = makeBatch(this.gpu, this.config, cache, items);
-    try {
-      return scope(this.gpu, () => finish(this.layers(batch, trace), batch));
-    } finally {
-      freeBatch(batch);
-    }
+    return scope(this.gpu, () => {
+      const batch = makeBatch(this.gpu, this.config, cache, items);
+      return finish(this.layers(batch, trace), batch);
+    });
   }
 
   private layers(batch: Batch, trace: Trace): Tensor {

@@ -3,12 +3,13 @@ import { afterAll, describe, expect, test } from "vitest";
 import { BadInput } from "../../src/check.ts";
 import { OutOfMemory } from "../../src/gpu/errors.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import type { CacheShape, KvCache, Place } from "../../src/kv/cache.ts";
+import type { CacheShape, KvCache, Place, StepRequest } from "../../src/kv/cache.ts";
 import { ContiguousCache } from "../../src/kv/contiguous-cache.ts";
 import { type CacheOptions, makeCache } from "../../src/kv/make-cache.ts";
 import { NoCache } from "../../src/kv/no-cache.ts";
 import { OutOfPages } from "../../src/kv/page-allocator.ts";
 import { PagedCache } from "../../src/kv/paged-cache.ts";
+import { scope } from "../../src/tensor.ts";
 
 // Slots and bytes only; what the kernels do with them is tested with the model. So the null backend will do.
 const gpu = await Gpu.open({ backend: "null" });
@@ -119,14 +120,13 @@ describe.each([
             expect(() => cache.prepare(requests)).toThrow(tooLong ? BadInput : OutOfPages);
             return;
           }
-          const step = cache.prepare(requests);
+          const slots = slotsFor(cache, requests);
           let row = 0;
           for (const { sequence, count } of batch) {
-            sequence.slots.push(...step.slotMapping.slice(row, row + count));
+            sequence.slots.push(...slots.slice(row, row + count));
             row += count;
           }
-          expect(step.slotMapping).toHaveLength(row);
-          step.end();
+          expect(slots).toHaveLength(row);
         }
 
         function invariants(): void {
@@ -146,22 +146,45 @@ describe.each([
   });
 });
 
+/** The slots of a step; its arrays are freed at once. */
+function slotsFor(cache: KvCache, requests: readonly StepRequest[]): Uint32Array {
+  let slots: Uint32Array = new Uint32Array();
+  scope(gpu, () => {
+    slots = cache.prepare(requests).slotMapping;
+    return undefined;
+  });
+  return slots;
+}
+
+describe.each(["contiguous", "paged"] as const)("no memory for the arrays of a %s step", (mode) => {
+  test("changes nothing", async () => {
+    const pool = 24 * SLOT_BYTES;
+    const small = await Gpu.open({ backend: "null", memoryBudget: pool + 100 });
+    const cache =
+      mode === "paged" ? new PagedCache(small, SHAPE, 2, 8) : new ContiguousCache(small, SHAPE, 1, 24);
+    const place = cache.open();
+    const before = cache.usage();
+    expect(() => cache.prepare([{ place, count: 3 }])).toThrow(OutOfMemory);
+    expect(place.length).toBe(0);
+    expect(cache.usage()).toEqual(before);
+    expect(small.memory.current).toBe(pool);
+    await small.close();
+  });
+});
+
 describe("the contiguous cache", () => {
   test("keeps a sequence's tokens side by side, in the order of positions", () => {
     const cache = new ContiguousCache(gpu, SHAPE, 2, 10);
     const [a, b] = [cache.open(), cache.open()];
-    cache
-      .prepare([
-        { place: a, count: 3 },
-        { place: b, count: 2 },
-      ])
-      .end();
-    const step = cache.prepare([
+    slotsFor(cache, [
+      { place: a, count: 3 },
+      { place: b, count: 2 },
+    ]);
+    const slots = slotsFor(cache, [
       { place: b, count: 1 },
       { place: a, count: 2 },
     ]);
-    expect([...step.slotMapping]).toEqual([12, 3, 4]);
-    step.end();
+    expect([...slots]).toEqual([12, 3, 4]);
     cache.free();
   });
 
@@ -183,7 +206,7 @@ describe("the paged cache", () => {
   test("counts what the whole batch needs before the first sequence grows", () => {
     const cache = new PagedCache(gpu, SHAPE, 3, 8);
     const [a, b] = [cache.open(), cache.open()];
-    cache.prepare([{ place: a, count: 8 }]).end();
+    slotsFor(cache, [{ place: a, count: 8 }]);
     const before = [cache.usage(), cache.allocator.freeCount];
     let error: unknown;
     try {
@@ -203,18 +226,15 @@ describe("the paged cache", () => {
   test("a page that is full is followed by another, wherever it lies", () => {
     const cache = new PagedCache(gpu, SHAPE, 3, 8);
     const [a, b] = [cache.open(), cache.open()];
-    cache
-      .prepare([
-        { place: a, count: 7 },
-        { place: b, count: 1 },
-      ])
-      .end();
-    const step = cache.prepare([
+    slotsFor(cache, [
+      { place: a, count: 7 },
+      { place: b, count: 1 },
+    ]);
+    const slots = slotsFor(cache, [
       { place: a, count: 2 },
       { place: b, count: 1 },
     ]);
-    expect([...step.slotMapping]).toEqual([8 + 7, 24, 16 + 1]);
-    step.end();
+    expect([...slots]).toEqual([8 + 7, 24, 16 + 1]);
     cache.free();
   });
 });
@@ -224,14 +244,13 @@ describe("no cache", () => {
     const cache = new NoCache(gpu, SHAPE);
     const [a, b] = [cache.open(), cache.open()];
     for (let i = 0; i < 2; i++) {
-      const step = cache.prepare([
+      const slots = slotsFor(cache, [
         { place: a, count: 3 },
         { place: b, count: 2 },
       ]);
-      expect([...step.slotMapping]).toEqual([0, 1, 2, 3, 4]);
+      expect([...slots]).toEqual([0, 1, 2, 3, 4]);
       expect([a.length, b.length]).toEqual([0, 0]);
       expect(cache.usage()).toEqual({ allocated: 0, reserved: 0, used: 0, wasted: 0 });
-      step.end();
     }
     cache.close();
     expect(gpu.memory.currentByPurpose.kv).toBe(0);
