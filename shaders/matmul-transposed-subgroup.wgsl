@@ -41,6 +41,7 @@ fn main(
   @builtin(subgroup_size) lanes: u32,
 ) {
   let row = workgroup.z * ROWS;
+  let k_quads = params.k_quads; // read once: not every compiler does so by itself
   // One dimension of a dispatch ends at 65,535 workgroups, so the second one continues it.
   let first_n = (workgroup.y * grid.x + workgroup.x) * WORKGROUP_ROWS;
   for (var i = subgroup; i < WORKGROUP_ROWS; i += subgroups) {
@@ -49,10 +50,10 @@ fn main(
     // 1. This lane's share of k, for ROWS rows of x. Past the end the last row is computed again and thrown away.
     var sums = vec4f();
     if (n < params.count) {
-      for (var quad = lane; quad < params.k_quads; quad += lanes) {
-        let weights = unpack4(w[n * params.k_quads + quad]);
+      for (var quad = lane; quad < k_quads; quad += lanes) {
+        let weights = unpack4(w[n * k_quads + quad]);
         for (var r = 0u; r < ROWS; r++) {
-          sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * params.k_quads + quad]);
+          sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * k_quads + quad]);
         }
       }
     }

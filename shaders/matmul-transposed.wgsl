@@ -44,14 +44,15 @@ fn main(
   let lane = thread % LANES;
   let n = (workgroup.y * grid.x + workgroup.x) * (WORKGROUP_SIZE / LANES) + thread / LANES;
   let row = workgroup.z * ROWS;
+  let k_quads = params.k_quads; // read once: not every compiler does so by itself
 
   // 1. This lane's share of k, for ROWS rows of x. Past the end the last row is computed again and thrown away.
   var sums = vec4f();
   if (n < params.count) {
-    for (var quad = lane; quad < params.k_quads; quad += LANES) {
-      let weights = unpack4(w[n * params.k_quads + quad]);
+    for (var quad = lane; quad < k_quads; quad += LANES) {
+      let weights = unpack4(w[n * k_quads + quad]);
       for (var r = 0u; r < ROWS; r++) {
-        sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * params.k_quads + quad]);
+        sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * k_quads + quad]);
       }
     }
   }

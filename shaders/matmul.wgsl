@@ -57,30 +57,32 @@ fn finish(row: u32, column: u32, sum: vec4f) {
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let column = id.x;
   let row = id.y * BLOCK;
-  if (column >= params.n_quads || row >= params.rows) {
+  let k_quads = params.k_quads; // read once: not every compiler does so by itself
+  let n_quads = params.n_quads;
+  if (column >= n_quads || row >= params.rows) {
     return;
   }
 
   // 1. Where the four rows of x begin. Past the end the last row is computed again and thrown away.
   let last = params.rows - 1u;
-  let r0 = row * params.k_quads;
-  let r1 = min(row + 1u, last) * params.k_quads;
-  let r2 = min(row + 2u, last) * params.k_quads;
-  let r3 = min(row + 3u, last) * params.k_quads;
+  let r0 = row * k_quads;
+  let r1 = min(row + 1u, last) * k_quads;
+  let r2 = min(row + 2u, last) * k_quads;
+  let r3 = min(row + 3u, last) * k_quads;
 
   // 2. Four values of k at a time. Where K is no multiple of 4, x is zero past K, but w has no such rows: the last one
   //    stands in for them.
+  let end = params.depth - 1u;
   var y0 = vec4f();
   var y1 = vec4f();
   var y2 = vec4f();
   var y3 = vec4f();
-  for (var quad = 0u; quad < params.k_quads; quad++) {
+  for (var quad = 0u; quad < k_quads; quad++) {
     let k = quad * 4u;
-    let end = params.depth - 1u;
-    let w0 = unpack4(w[k * params.n_quads + column]);
-    let w1 = unpack4(w[min(k + 1u, end) * params.n_quads + column]);
-    let w2 = unpack4(w[min(k + 2u, end) * params.n_quads + column]);
-    let w3 = unpack4(w[min(k + 3u, end) * params.n_quads + column]);
+    let w0 = unpack4(w[k * n_quads + column]);
+    let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
+    let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
+    let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
     let x0 = x[r0 + quad];
     let x1 = x[r1 + quad];
     let x2 = x[r2 + quad];

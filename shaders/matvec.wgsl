@@ -43,20 +43,22 @@ var<workgroup> partial: array<vec4f, COLUMNS * SPLIT>;
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) thread: vec3u) {
   let row = workgroup.y;
   let column = workgroup.x * COLUMNS + thread.x;
-  let mine = column < params.n_quads;
+  let k_quads = params.k_quads; // read once: not every compiler does so by itself
+  let n_quads = params.n_quads;
+  let mine = column < n_quads;
 
   // 1. This thread's share of k: every SPLIT-th group of four. Where K is no multiple of 4, x is zero past K, but w has
   //    no such rows: the last one stands in for them.
   var sum = vec4f();
   if (mine) {
     let end = params.depth - 1u;
-    for (var quad = thread.y; quad < params.k_quads; quad += SPLIT) {
+    for (var quad = thread.y; quad < k_quads; quad += SPLIT) {
       let k = quad * 4u;
-      let w0 = unpack4(w[k * params.n_quads + column]);
-      let w1 = unpack4(w[min(k + 1u, end) * params.n_quads + column]);
-      let w2 = unpack4(w[min(k + 2u, end) * params.n_quads + column]);
-      let w3 = unpack4(w[min(k + 3u, end) * params.n_quads + column]);
-      let x0 = x[row * params.k_quads + quad];
+      let w0 = unpack4(w[k * n_quads + column]);
+      let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
+      let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
+      let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
+      let x0 = x[row * k_quads + quad];
       sum += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
     }
   }
@@ -74,7 +76,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) t
 
   // 3. Bias, epilogue, store.
   if (thread.y == 0u && mine) {
-    let at = row * params.n_quads + column;
+    let at = row * n_quads + column;
     var value = sum + bias[column];
     switch (EPILOGUE) {
       case GELU_TANH: { value = gelu_tanh(value); }

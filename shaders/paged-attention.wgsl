@@ -18,7 +18,9 @@
 
 const MAX_HEAD_QUADS = 32u;           // heads of up to 128 channels
 override WORKGROUP_SIZE: u32 = 32u;   // 4 to 32; 4 on a CPU that plays GPU, where a barrier costs by the thread
-const MAX_COLUMNS = 8u;               // MAX_HEAD_QUADS over the smallest WORKGROUP_SIZE
+override COLUMNS: u32 = MAX_HEAD_QUADS / WORKGROUP_SIZE; // quads of the output that a thread adds up
+const MAX_COLUMNS = 8u;               // COLUMNS for the smallest WORKGROUP_SIZE
+const TILE = 32u;                     // positions that are scored before their values are added up
 
 struct Params {
   heads: u32,
@@ -44,7 +46,7 @@ struct Params {
 const LOWEST = -3.4028234e38;
 
 var<workgroup> query: array<vec4f, MAX_HEAD_QUADS>;
-var<workgroup> scores: array<f32, WORKGROUP_SIZE>;
+var<workgroup> scores: array<f32, TILE>;
 
 // Where position `position` of a sequence lies in the cache.
 fn slot_of(sequence: u32, position: u32) -> u32 {
@@ -55,6 +57,7 @@ fn slot_of(sequence: u32, position: u32) -> u32 {
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = workgroup.x;
+  let head_quads = params.head_quads; // read once: not every compiler does so by itself
   let token = workgroup.y;
   let sequence = sequence_of[token];
 
@@ -64,7 +67,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 2. The query, scaled, where all threads can read it; zero past the head's end, as in the cache.
   let channel = head * params.head_size;
-  for (var quad = thread; quad < params.head_quads; quad += WORKGROUP_SIZE) {
+  for (var quad = thread; quad < head_quads; quad += WORKGROUP_SIZE) {
     var values = vec4f();
     for (var i = 0u; i < 4u && quad * 4u + i < params.head_size; i++) {
       values[i] = qkv[token * params.qkv_stride + channel + quad * 4u + i];
@@ -73,22 +76,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   workgroupBarrier(); // the query is there
 
-  // 3. Tile by tile over the context, WORKGROUP_SIZE positions each. The maximum so far, the sum of exponentials and the
-  //    weighted values are kept relative to that maximum; when it grows, what was gathered shrinks to match.
+  // 3. Tile by tile over the context. The maximum so far, the sum of exponentials and the weighted values are kept
+  //    relative to that maximum; when it grows, what was gathered shrinks to match.
   var largest = LOWEST;
   var sum = 0.0;
   var values: array<vec4f, MAX_COLUMNS>;
-  for (var first = 0u; first < visible; first += WORKGROUP_SIZE) {
-    let count = min(WORKGROUP_SIZE, visible - first);
+  for (var first = 0u; first < visible; first += TILE) {
+    let count = min(TILE, visible - first);
 
-    // 3a. Each thread scores one position.
-    if (thread < count) {
-      let row = (slot_of(sequence, first + thread) * params.heads + head) * params.head_quads;
+    // 3a. Each thread scores every WORKGROUP_SIZE-th position of the tile.
+    for (var i = thread; i < count; i += WORKGROUP_SIZE) {
+      let row = (slot_of(sequence, first + i) * params.heads + head) * head_quads;
       var products = vec4f();
-      for (var quad = 0u; quad < params.head_quads; quad++) {
+      for (var quad = 0u; quad < head_quads; quad++) {
         products += query[quad] * unpack4(k[row + quad]);
       }
-      scores[thread] = products.x + products.y + products.z + products.w;
+      scores[i] = products.x + products.y + products.z + products.w;
     }
     workgroupBarrier(); // the tile's scores are there
 
@@ -100,7 +103,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let shrink = exp(largest - grown);
     largest = grown;
     sum *= shrink;
-    for (var column = 0u; column < MAX_HEAD_QUADS / WORKGROUP_SIZE; column++) {
+    for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
       values[column] *= shrink;
     }
 
@@ -108,10 +111,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     for (var i = 0u; i < count; i++) {
       let weight = exp(scores[i] - largest);
       sum += weight;
-      let row = (slot_of(sequence, first + i) * params.heads + head) * params.head_quads;
-      for (var column = 0u; column < MAX_HEAD_QUADS / WORKGROUP_SIZE; column++) {
+      let row = (slot_of(sequence, first + i) * params.heads + head) * head_quads;
+      for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
         let quad = column * WORKGROUP_SIZE + thread;
-        if (quad < params.head_quads) {
+        if (quad < head_quads) {
           values[column] += weight * unpack4(v[row + quad]);
         }
       }
@@ -122,7 +125,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // 4. Divide and store, channel by channel: a head need not begin at a multiple of four. The last head also writes the
   //    zeros behind the row.
   let out = token * params.y_stride;
-  for (var column = 0u; column < MAX_HEAD_QUADS / WORKGROUP_SIZE; column++) {
+  for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
     let quad = column * WORKGROUP_SIZE + thread;
     for (var i = 0u; i < 4u && quad * 4u + i < params.head_size; i++) {
       y[out + channel + quad * 4u + i] = values[column][i] / sum;
