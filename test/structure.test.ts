@@ -219,3 +219,27 @@ describe("the tree", () => {
     expect(names.filter((name) => !/^[a-z0-9]+(?:-[a-z0-9]+)*\.(?:ts|wgsl)$/.test(name))).toEqual([]);
   });
 });
+
+describe("package-lock.json", () => {
+  interface Entry {
+    readonly resolved?: string;
+    readonly optionalDependencies?: Record<string, string>;
+  }
+  const lock = JSON.parse(readFileSync(new URL("../package-lock.json", import.meta.url), "utf8")) as {
+    packages: Record<string, Entry>;
+  };
+
+  // npm ci refuses a lock that lacks one, and npm install leaves out those that the registry at hand does not have.
+  test("has every platform's package of every optional dependency", () => {
+    const missing = Object.entries(lock.packages).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).filter(
+        (name) => !lock.packages[`${path}/node_modules/${name}`] && !lock.packages[`node_modules/${name}`],
+      ),
+    );
+    expect(missing).toEqual([]);
+  });
+
+  test("names no registry", () => {
+    expect(Object.values(lock.packages).filter((entry) => entry.resolved?.startsWith("http"))).toEqual([]);
+  });
+});
