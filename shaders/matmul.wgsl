@@ -5,7 +5,10 @@
 //
 // One thread computes a block of 4 rows × 4 neighbouring columns in registers: each weight it loads serves four rows, and
 // each x four columns. No workgroup memory and no barrier, which makes it the right form for a CPU that plays GPU, and a
-// fair one for a GPU, whose caches serve the threads that share a row or a column. The sum over k runs in order.
+// fair one for a GPU, whose caches serve the threads that share a row or a column.
+//
+// The sum over k is taken in SPLIT shares, one after the other: the order in which matvec.wgsl, where a thread takes a
+// share, adds up. So a token has the same bits whether it is computed alone or among others.
 //
 //   dispatch  [ceil(n_quads / 16), ceil(rows / 16)]: a workgroup is 16 × 4 threads, so 64 columns × 16 rows
 //   x         [rows, K]  f32
@@ -17,6 +20,8 @@
 const COLUMN_THREADS = 16u;
 const ROW_THREADS = 4u;
 const BLOCK = 4u; // rows a thread computes
+
+override SPLIT: u32 = 1u; // shares of the sum over k: as many as matvec has
 
 const NONE = 0u;
 const GELU_TANH = 1u;
@@ -70,27 +75,39 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let r2 = min(row + 2u, last) * k_quads;
   let r3 = min(row + 3u, last) * k_quads;
 
-  // 2. Four values of k at a time. Where K is no multiple of 4, x is zero past K, but w has no such rows: the last one
-  //    stands in for them.
+  // 2. Share by share, four values of k at a time. Where K is no multiple of 4, x is zero past K, but w has no such rows:
+  //    the last one stands in for them. fma is spelled out, so that no compiler rounds one form differently.
+  let share = (k_quads + SPLIT - 1u) / SPLIT;
   let end = params.depth - 1u;
   var y0 = vec4f();
   var y1 = vec4f();
   var y2 = vec4f();
   var y3 = vec4f();
-  for (var quad = 0u; quad < k_quads; quad++) {
-    let k = quad * 4u;
-    let w0 = unpack4(w[k * n_quads + column]);
-    let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
-    let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
-    let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
-    let x0 = x[r0 + quad];
-    let x1 = x[r1 + quad];
-    let x2 = x[r2 + quad];
-    let x3 = x[r3 + quad];
-    y0 += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
-    y1 += x1.x * w0 + x1.y * w1 + x1.z * w2 + x1.w * w3;
-    y2 += x2.x * w0 + x2.y * w1 + x2.z * w2 + x2.w * w3;
-    y3 += x3.x * w0 + x3.y * w1 + x3.z * w2 + x3.w * w3;
+  for (var first = 0u; first < k_quads; first += share) {
+    var s0 = vec4f();
+    var s1 = vec4f();
+    var s2 = vec4f();
+    var s3 = vec4f();
+    let stop = min(first + share, k_quads);
+    for (var quad = first; quad < stop; quad++) {
+      let k = quad * 4u;
+      let w0 = unpack4(w[k * n_quads + column]);
+      let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
+      let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
+      let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
+      let x0 = x[r0 + quad];
+      let x1 = x[r1 + quad];
+      let x2 = x[r2 + quad];
+      let x3 = x[r3 + quad];
+      s0 = fma(x0.wwww, w3, fma(x0.zzzz, w2, fma(x0.yyyy, w1, fma(x0.xxxx, w0, s0))));
+      s1 = fma(x1.wwww, w3, fma(x1.zzzz, w2, fma(x1.yyyy, w1, fma(x1.xxxx, w0, s1))));
+      s2 = fma(x2.wwww, w3, fma(x2.zzzz, w2, fma(x2.yyyy, w1, fma(x2.xxxx, w0, s2))));
+      s3 = fma(x3.wwww, w3, fma(x3.zzzz, w2, fma(x3.yyyy, w1, fma(x3.xxxx, w0, s3))));
+    }
+    y0 += s0;
+    y1 += s1;
+    y2 += s2;
+    y3 += s3;
   }
 
   // 3. Bias, epilogue, store.

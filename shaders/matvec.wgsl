@@ -4,7 +4,7 @@
 // The matrix product of matmul.wgsl for few rows:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
 //
 // With one row there is nothing to reuse: the time is that of reading w once, so the aim is many loads in flight. A
-// workgroup owns COLUMNS × 4 columns of one row and splits k between SPLIT threads a column; their partial sums meet in
+// workgroup owns COLUMNS × 4 columns of one row and splits k into SPLIT shares, a thread each; their sums meet in
 // workgroup memory and are added in order. Neighbouring threads read neighbouring columns. A CPU that plays GPU has no
 // loads to hide and pays for barriers: it takes SPLIT = 1.
 //
@@ -47,19 +47,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) t
   let n_quads = params.n_quads;
   let mine = column < n_quads;
 
-  // 1. This thread's share of k: every SPLIT-th group of four. Where K is no multiple of 4, x is zero past K, but w has
-  //    no such rows: the last one stands in for them.
+  // 1. This thread's share of k. Where K is no multiple of 4, x is zero past K, but w has no such rows: the last one
+  //    stands in for them. fma is spelled out, so that no compiler rounds matmul's form differently.
+  let share = (k_quads + SPLIT - 1u) / SPLIT;
+  let first = thread.y * share;
+  let stop = min(first + share, k_quads);
   var sum = vec4f();
   if (mine) {
     let end = params.depth - 1u;
-    for (var quad = thread.y; quad < k_quads; quad += SPLIT) {
+    for (var quad = first; quad < stop; quad++) {
       let k = quad * 4u;
       let w0 = unpack4(w[k * n_quads + column]);
       let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
       let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
       let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
       let x0 = x[row * k_quads + quad];
-      sum += x0.x * w0 + x0.y * w1 + x0.z * w2 + x0.w * w3;
+      sum = fma(x0.wwww, w3, fma(x0.zzzz, w2, fma(x0.yyyy, w1, fma(x0.xxxx, w0, sum))));
     }
   }
 

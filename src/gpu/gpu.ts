@@ -19,6 +19,8 @@ export interface OpenOptions {
   readonly kernels?: "auto" | "portable";
   /** "default" keeps WebGPU's guaranteed limits instead of the adapter's own. For tests. */
   readonly limits?: "adapter" | "default";
+  /** Sizes of kernels for a GPU, or for a CPU that plays GPU. Default: what the adapter is. For tests of the other. */
+  readonly forms?: "gpu" | "software";
   /** Dawn's null backend: for fault tests alone, it computes nothing. */
   readonly backend?: "null";
 }
@@ -48,6 +50,8 @@ export class Gpu {
   readonly limits: GPUSupportedLimits;
   readonly features: ReadonlySet<string>;
   readonly kernels: "auto" | "portable";
+  /** Whom the sizes of kernels are made for: a GPU has loads to hide, a CPU pays for barriers. */
+  readonly forms: "gpu" | "software";
   /** What the adapter could give, where the device was opened with less. */
   private readonly adapterLimits: GPUSupportedLimits;
   /** Dawn crashes when its instance is collected before the device, and Node never exits while it is held. */
@@ -86,6 +90,7 @@ export class Gpu {
     this.limits = device.limits;
     this.features = device.features as ReadonlySet<string>;
     this.kernels = options.kernels ?? "auto";
+    this.forms = options.forms ?? (info.software ? "software" : "gpu");
     this.memory = new Memory(
       (bytes, purpose, label) => this.createBuffer(bytes, purpose, label),
       options.memoryBudget,

@@ -11,6 +11,6 @@ const MATVEC_ROWS = { gpu: 16, software: 1 };
 
 /** x [T, K] · weight [K, N] + bias [N], with an epilogue, in the form that suits the number of rows: [T, N]. */
 export function linear(x: Tensor, { weight, bias }: LinearWeights, epilogue?: Epilogue): Tensor {
-  const few = x.rows <= MATVEC_ROWS[x.gpu.info.software ? "software" : "gpu"];
+  const few = x.rows <= MATVEC_ROWS[x.gpu.forms];
   return few ? matvec(x, weight, bias, epilogue) : matmul(x, weight, bias, epilogue);
 }

@@ -54,7 +54,10 @@ export function attentionArguments(
       scale,
     },
     workgroups: [heads, qkv.rows],
-    options: { parts: [storagePart(k)], constants: { WORKGROUP_SIZE: qkv.gpu.info.software ? 4 : 32 } },
+    options: {
+      parts: [storagePart(k)],
+      constants: { WORKGROUP_SIZE: qkv.gpu.forms === "software" ? 4 : 32 },
+    },
   };
 }
 

@@ -27,8 +27,9 @@ export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
   const y = Tensor.empty(x.gpu, [x.rows, columns], { label: "matmul-transposed" });
   const ROWS = x.rows === 1 ? 1 : 4;
   // A CPU that plays GPU has subgroups too, of four threads; one thread a row is faster there.
-  const bySubgroup = x.gpu.canUse("subgroups") && !x.gpu.info.software;
-  const LANES = x.gpu.info.software ? 1 : 16;
+  const { forms } = x.gpu;
+  const bySubgroup = x.gpu.canUse("subgroups") && forms === "gpu";
+  const LANES = forms === "software" ? 1 : 16;
   const kernel = bySubgroup ? subgroup : portable;
   const constants: Record<string, number> = bySubgroup ? { ROWS } : { LANES, ROWS };
   const workgroupRows = bySubgroup ? SUBGROUP_ROWS : WORKGROUP_SIZE / LANES;

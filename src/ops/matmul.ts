@@ -12,6 +12,12 @@ export type Epilogue = undefined | GeluForm | { readonly residual: Tensor };
 /** EPILOGUE in matmul.wgsl and matvec.wgsl. */
 const CODES = { "gelu-tanh": 1, "gelu-erf": 2, residual: 3 } as const;
 
+/**
+ * Shares of the sum over K. In matvec a thread takes each, and a GPU hides its loads behind many threads; a CPU that plays
+ * GPU has nothing to hide. matmul adds up in the same shares, so that the two forms give the same bits.
+ */
+export const SPLIT = { gpu: 32, software: 1 };
+
 /** Everything that matmul and matvec have in common: they are one operation in two forms. */
 export function productArguments(op: string, x: Tensor, w: Tensor, bias: Tensor, epilogue: Epilogue) {
   check(
@@ -36,13 +42,13 @@ export function productArguments(op: string, x: Tensor, w: Tensor, bias: Tensor,
     buffers: { x, w, bias, residual: residual ?? bias, y },
     params: { depth: x.cols, k_quads: x.stride / 4, n_quads: y.stride / 4 },
     parts: [storagePart(w)],
-    constants: { EPILOGUE: code },
+    constants: { EPILOGUE: code, SPLIT: SPLIT[x.gpu.forms] },
   };
 }
 
 /**
  * x [rows, K] · w [K, N] + bias [N], with an epilogue; a new tensor [rows, N] f32. w is f32 or f16, all else f32; the sum
- * over K runs in f32, in order. For many rows; matvec is the form for few.
+ * over K runs in f32, in the shares of SPLIT. For many rows; matvec is the form for few.
  */
 export function matmul(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
   const { y, buffers, params, parts, constants } = productArguments("matmul", x, w, bias, epilogue);
