@@ -60,7 +60,9 @@ export function doctorCommand(program: Command): void {
       "Look at the runtime, the Vulkan loader and its drivers, devices, adapters, features and limits; compute with\n" +
         "the adapter and compare with float64; say what to do when something is missing.\n" +
         "Exit code: 0 when an adapter works, 1 when it computes wrong, 3 when there is none.",
-    );
+    )
+    // Before the hook of addGpuOptions, which may start Deno anew.
+    .hook("preAction", inheritMachine);
   addGpuOptions(command)
     .addOption(new Option("--json", "print the findings as JSON"))
     .action(async (flags: DoctorFlags) => {
@@ -75,7 +77,6 @@ export function doctorCommand(program: Command): void {
 export async function diagnose(options: OpenOptions): Promise<DoctorReport> {
   const inherited = process.env[INHERITED];
   const machine: Machine = inherited ? JSON.parse(inherited) : await examineMachine();
-  if (isDeno) process.env[INHERITED] = JSON.stringify(machine);
   const opened = await examineAdapter(options);
   const diagnosis: Diagnosis = {
     ...machine,
@@ -95,6 +96,10 @@ export async function diagnose(options: OpenOptions): Promise<DoctorReport> {
     advice: advise(diagnosis),
     verdict: opened.gpu === null ? "no-adapter" : passed ? "ok" : "self-test-failed",
   };
+}
+
+async function inheritMachine(): Promise<void> {
+  if (isDeno) process.env[INHERITED] ??= JSON.stringify(await examineMachine());
 }
 
 interface Opened {

@@ -6,6 +6,7 @@ import type { SamplingOptions } from "../generate/sampler.ts";
 import type { OpenOptions } from "../gpu/gpu.ts";
 import { CACHE_MODES } from "../kv/cache.ts";
 import { PROJECT_FOLDER } from "../packages.ts";
+import { restartDenoWithoutGpu } from "./deno-restart.ts";
 
 // Options that several commands have, said once. Every parser throws BadInput with the flag, what was given and what was
 // wanted.
@@ -78,9 +79,10 @@ export interface GpuFlags {
   readonly memory?: number;
 }
 
-/** --adapter, --gpu-profile, --kernels, --memory. */
+/** --adapter, --gpu-profile, --kernels, --memory. On Deno the adapter may need another process: before the action. */
 export function addGpuOptions(command: Command, profile: "safe" | "fast" = "safe"): Command {
   return command
+    .hook("preAction", () => restartDenoWithoutGpu(command.opts<GpuFlags>().adapter))
     .option("--adapter <name>", "auto, gpu, software, or part of an adapter's name", "auto")
     .option(
       "--gpu-profile <name>",
