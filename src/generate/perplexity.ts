@@ -41,7 +41,8 @@ const LOGIT_ROWS = 64;
  *
  * A window computes `windowLength` tokens from its start and predicts the token after each of them. Windows begin every
  * `stride` tokens; where they overlap, only predictions that no window has made yet count, so that with a smaller stride
- * each is made from more context. The first token of the text is never predicted. Throws BadInput on fewer than two ids.
+ * each is made from more context. The first token of the text is never predicted. Throws BadInput on fewer than two ids
+ * and on ids that the model does not know.
  */
 export async function perplexity(
   model: Gpt2,
@@ -49,12 +50,18 @@ export async function perplexity(
   ids: readonly number[],
   options: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
-  const { contextLength } = model.config;
+  const { contextLength, vocabSize } = model.config;
   const length = options.windowLength ?? contextLength;
   const stride = options.stride ?? length;
   if (ids.length < 2)
     throw new BadInput(
       `perplexity: the text has ${ids.length} tokens; at least 2 are needed to predict one from the other`,
+    );
+  // The last id is only predicted, never computed: no kernel would refuse it.
+  const unknown = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (unknown >= 0)
+    throw new BadInput(
+      `perplexity: token id ${ids[unknown]}, token ${unknown + 1} of the text, is out of vocabulary (0..${vocabSize - 1})`,
     );
   if (length < 1 || length > contextLength)
     throw new BadInput(`--window is ${length}; wanted 1 to the model's context of ${contextLength}`);
@@ -66,6 +73,8 @@ export async function perplexity(
     starts.push(start);
   const wanted = starts.slice(0, options.maxWindows);
   const windows: Window[] = [];
+  // A cache that the device had no room for is known only now.
+  await model.gpu.settle();
   let predicted = 1; // tokens of the text that are predicted or need not be: the first
   for (const start of wanted) {
     if (options.signal?.aborted) break;
