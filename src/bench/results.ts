@@ -197,7 +197,8 @@ export const RESULTS = z.object({
     minP: z.number(),
     /** 1 is off. */
     repetitionPenalty: z.number(),
-    seed: z.number(),
+    /** Decimal: a number would lose digits of a 64-bit seed. */
+    seed: z.string().regex(/^\d+$/),
     repeat: z.int().min(1),
     /** Runs of each mode that were not measured. */
     warmup: count,

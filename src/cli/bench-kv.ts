@@ -191,7 +191,7 @@ function describeOptions(
     topP,
     minP,
     repetitionPenalty,
-    seed: Number(seed),
+    seed: String(seed),
     repeat,
     warmup,
     pageSize,

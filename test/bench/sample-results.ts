@@ -145,7 +145,7 @@ export function sampleMeasured(shape: Shape = {}): MeasuredResults {
       topP: 1,
       minP: 0,
       repetitionPenalty: 1,
-      seed: 0,
+      seed: "18446744073709551615",
       repeat: shape.repeats ?? 2,
       warmup: 1,
       pageSize: PAGE_SIZE,

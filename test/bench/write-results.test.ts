@@ -27,7 +27,7 @@ describe("results.json", () => {
     expect(JSON.stringify(RESULTS.parse(results))).toBe(JSON.stringify(results));
   });
 
-  test("the schema refuses another version, a wrong mode, a negative time and a time that is no number", () => {
+  test("the schema refuses another version, a wrong mode, a bad time and a seed that lost digits", () => {
     const results = sampleResults();
     const step = { ...results.runs[0]!.steps[0]!, seconds: Number.NaN };
     const wrong = [
@@ -35,6 +35,7 @@ describe("results.json", () => {
       { ...results, runs: [{ ...results.runs[0]!, mode: "magic" }] },
       { ...results, runs: [{ ...results.runs[0]!, totalSeconds: -1 }] },
       { ...results, runs: [{ ...results.runs[0]!, steps: [step] }] },
+      { ...results, options: { ...results.options, seed: 2 ** 64 } },
     ];
     for (const value of wrong) expect(RESULTS.safeParse(value).success).toBe(false);
   });
@@ -55,6 +56,9 @@ describe("writeResults", () => {
     ]);
     expect(readdirSync(out).sort()).toEqual(["charts", "report.html", "results.json", "steps.csv"]);
     expect(JSON.parse(readFileSync(join(out, "results.json"), "utf8"))).toEqual(results);
+    // 2^64 - 1, digit by digit.
+    for (const name of ["results.json", "report.html"])
+      expect(readFileSync(join(out, name), "utf8")).toContain("18446744073709551615");
   });
 
   test("replaces an earlier experiment, whose other charts go, and leaves foreign files alone", async () => {
