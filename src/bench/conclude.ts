@@ -17,8 +17,8 @@ const NOTABLE_SHARE = 0.05;
 export interface Circumstances {
   /** The adapter is simulated on the CPU. */
   software: boolean;
-  /** Every run gave the same tokens. */
-  sameTokens: boolean;
+  /** Every run gave the same tokens; null when there were not two to compare. */
+  sameTokens: boolean | null;
   /** Why the experiment stopped early, if it did. */
   incomplete?: string;
 }
@@ -142,7 +142,7 @@ function caveats(summary: readonly ModeSummary[], c: Circumstances, text: Conclu
   const lines: string[] = [];
   if (c.software) lines.push(text.software);
   if (summary.length > 0 && summary.every((s) => s.repeats === 1)) lines.push(text.oneRepeat);
-  if (!c.sameTokens) lines.push(text.differentTokens);
+  if (c.sameTokens === false) lines.push(text.differentTokens);
   if (c.incomplete !== undefined) lines.push(text.incomplete(c.incomplete));
   return lines;
 }

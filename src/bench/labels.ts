@@ -70,6 +70,8 @@ export interface Labels {
   >;
   same(modes: number, runs: number, tokens: number): string;
   onlyOneRun: string;
+  noRun: string;
+  nothingFinished: string;
   differs(step: number, a: string, b: string): string;
   endOfRun: string;
   runName(mode: string, repeat: number): string;
@@ -173,6 +175,8 @@ const EN: Labels = {
       ? `All ${modes} modes gave the same ${tokens} tokens (${runs} runs compared).`
       : `All ${runs} runs gave the same ${tokens} tokens.`,
   onlyOneRun: "Only one run: there is nothing to compare its tokens with.",
+  noRun: "No run gave a token: there is nothing to compare.",
+  nothingFinished: "No run reached its end, so there are no figures.",
   differs: (step, a, b) => `The runs DIFFER, first at step ${step}: ${a}; ${b}.`,
   endOfRun: "no token",
   runName: (mode, repeat) => `${mode}, repeat ${repeat}`,
@@ -264,6 +268,8 @@ const ZH: Labels = {
       ? `全部 ${modes} 种模式给出相同的 ${tokens} 个 token（比较了 ${runs} 次运行）。`
       : `全部 ${runs} 次运行给出相同的 ${tokens} 个 token。`,
   onlyOneRun: "只有一次运行，没有可比较的 token。",
+  noRun: "没有任何运行生成 token，无从比较。",
+  nothingFinished: "没有任何运行完成，因此没有数据。",
   differs: (step, a, b) => `各次运行的 token 不一致，最早在第 ${step} 步：${a}；${b}。`,
   endOfRun: "无 token",
   runName: (mode, repeat) => `${mode}第 ${repeat} 次`,

@@ -41,9 +41,7 @@ ${results.incomplete === undefined ? "" : `<p class="alert" role="alert">${escap
 </header>
 <main>
 ${summarySection(results, lang)}
-${section(text.report.charts, light.map(figure).join("\n"))}
-${section(text.report.texts, texts(results, lang))}
-${section(text.report.steps, stepTables(results, text), "steps")}
+${results.summary.length > 0 ? measuredSections(results, light, lang) : ""}
 ${section(text.report.options, nameTable(flatten(results.options), text))}
 ${section(text.report.environment, nameTable(environment(results), text))}
 </main>
@@ -65,12 +63,25 @@ function summarySection(results: BenchResults, lang: Lang): string {
   const modes = new Set(results.runs.map((r) => r.mode)).size;
   const same = escapeHtml(samenessLine(results.sameTokens, modes, lang));
   const conclusion = results.conclusion.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join("\n");
+  const figures =
+    results.summary.length > 0
+      ? table(text.report.summaryCaption, head, rows)
+      : `<p>${escapeHtml(text.nothingFinished)}</p>`;
+  const { identical } = results.sameTokens;
+  const sameClass = identical === null ? "facts" : identical ? "same" : "same differs";
   return [
-    section(text.report.summary, table(text.report.summaryCaption, head, rows)),
-    section(
-      text.report.conclusion,
-      `<ul>${conclusion}</ul>\n<p class="same${results.sameTokens.identical ? "" : " differs"}">${same}</p>`,
-    ),
+    section(text.report.summary, figures),
+    section(text.report.conclusion, `<ul>${conclusion}</ul>\n<p class="${sameClass}">${same}</p>`),
+  ].join("\n");
+}
+
+/** Charts, texts and steps: of runs that reached their end. */
+function measuredSections(results: BenchResults, charts: readonly Chart[], lang: Lang): string {
+  const text = labels(lang);
+  return [
+    section(text.report.charts, charts.map(figure).join("\n")),
+    section(text.report.texts, texts(results, lang)),
+    section(text.report.steps, stepTables(results, text), "steps"),
   ].join("\n");
 }
 

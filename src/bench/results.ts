@@ -111,12 +111,13 @@ const modeSummary = z.object({
 });
 
 const sameTokens = z.object({
-  identical: z.boolean(),
-  /** Runs that were compared, every repeat of every mode. */
+  /** Null when there were not two runs to compare. */
+  identical: z.boolean().nullable(),
+  /** Runs that were compared, every repeat of every mode, as far as each went. */
   runs: count,
-  /** New tokens of the first of these runs. */
+  /** New tokens that each of these runs has. */
   tokens: count,
-  /** The earliest step at which a run left the first run; a token is null where that run had already ended. */
+  /** The earliest step at which a run left the first whole run; a token is null where that run had already ended. */
   firstDifference: z
     .object({
       step: z.int().min(1),

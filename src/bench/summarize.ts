@@ -75,31 +75,33 @@ export function averageBounds(runs: readonly RunResult[]): { low: number; high: 
 }
 
 /**
- * Compares every run with the first one, all repeats included, and reports the earliest step where one differs.
- * A run that broke off is compared as far as it went.
+ * Compares every run with the first whole one, all repeats included, and reports the earliest step where one differs.
+ * A run that broke off is compared as far as it went; one without a token cannot be.
  */
 export function compareTokens(runs: readonly RunResult[]): SameTokens {
-  const [first, ...others] = runs;
+  const able = runs.filter((r) => r.tokens.length > 0);
+  const lengths = able.map((r) => r.tokens.length);
+  const compared = { runs: able.length, tokens: able.length > 0 ? Math.min(...lengths) : 0 };
+  if (able.length < 2) return { identical: null, ...compared };
+  // One that broke off would hide where those after it differ.
+  const first = finishedRuns(able)[0] ?? able[lengths.indexOf(Math.max(...lengths))]!;
   let earliest: SameTokens["firstDifference"];
-  for (const other of others) {
-    const index = firstDifferentIndex(first!, other);
+  for (const other of able) {
+    const index = firstDifferentIndex(first, other);
     if (index === undefined || (earliest !== undefined && index + 1 >= earliest.step)) continue;
     earliest = {
       step: index + 1,
-      modeA: first!.mode,
-      repeatA: first!.repeat,
-      tokenA: first!.tokens[index] ?? null,
+      modeA: first.mode,
+      repeatA: first.repeat,
+      tokenA: first.tokens[index] ?? null,
       modeB: other.mode,
       repeatB: other.repeat,
       tokenB: other.tokens[index] ?? null,
     };
   }
-  const result: SameTokens = {
-    identical: earliest === undefined,
-    runs: runs.length,
-    tokens: first?.tokens.length ?? 0,
-  };
-  return earliest === undefined ? result : { ...result, firstDifference: earliest };
+  return earliest === undefined
+    ? { identical: true, ...compared }
+    : { identical: false, ...compared, firstDifference: earliest };
 }
 
 function firstDifferentIndex(a: RunResult, b: RunResult): number | undefined {

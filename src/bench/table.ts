@@ -67,7 +67,8 @@ export function samenessLine(same: SameTokens, modes: number, lang: Lang): strin
       `${text.runName(text.modes[mode], repeat)}: ${token ?? text.endOfRun}`;
     return text.differs(d.step, name(d.modeA, d.repeatA, d.tokenA), name(d.modeB, d.repeatB, d.tokenB));
   }
-  return same.runs > 1 ? text.same(modes, same.runs, same.tokens) : text.onlyOneRun;
+  if (same.identical === null) return same.runs === 0 ? text.noRun : text.onlyOneRun;
+  return text.same(modes, same.runs, same.tokens);
 }
 
 /**
@@ -95,9 +96,10 @@ export function generatedTexts(results: BenchResults, lang: Lang): { heading: st
   return firsts.map((r) => ({ heading: text.modes[r.mode], text: r.text }));
 }
 
-/** The rows under the names of the modes; a list, mode by mode, when `width` columns are too few. */
+/** The rows under the names of the modes; a list, mode by mode, when `width` columns are too few; a sentence for none. */
 export function summaryTable(summary: readonly ModeSummary[], lang: Lang, width: number): string {
   const text = labels(lang);
+  if (summary.length === 0) return text.nothingFinished;
   const rows = summaryRows(summary, lang);
   const label = (row: SummaryRow) => (row.indent ? `  ${row.label}` : row.label);
   const table = new Table({

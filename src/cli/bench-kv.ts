@@ -119,7 +119,7 @@ async function report(results: BenchResults, flags: BenchKvFlags): Promise<void>
   else process.stdout.write(`${resultsText(results, flags.lang, process.stdout.columns)}\n`);
   const files = await writeResults(flags.out, results, flags.lang);
   process.stderr.write(`quire: wrote ${files.length} files to ${resolve(flags.out)}; open report.html\n`);
-  if (!results.sameTokens.identical) process.exitCode = EXIT_FAILURE;
+  if (results.sameTokens.identical === false) process.exitCode = EXIT_FAILURE;
 }
 
 function outcome({ runs, error }: KvBenchRuns): Pick<BenchResults, "runs" | "incomplete"> {

@@ -68,6 +68,8 @@ describe("the conclusion", () => {
       "The experiment is incomplete: paged: OutOfMemory",
     ]);
     const none = concludeFrom(summarize(sampleRuns({})), PLAIN, "en").join("\n");
+    const alone = { ...PLAIN, sameTokens: null };
+    expect(concludeFrom(summary, alone, "en").join("\n")).not.toContain("did not give");
     expect(none).not.toMatch(/software|One repeat|incomplete|did not give/);
   });
 

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { completeResults } from "../../src/bench/conclude.ts";
 import { reportHtml } from "../../src/bench/report.ts";
-import { sampleResults } from "./sample-results.ts";
+import { sampleMeasured, sampleResults } from "./sample-results.ts";
 
 /** The report without the library that it carries. */
 function page(html: string): string {
@@ -87,13 +88,12 @@ describe("report.html", () => {
   });
 
   test("is still a report when no mode finished", () => {
-    const empty = {
-      ...sampleResults(),
-      runs: [],
-      summary: [],
-      conclusion: [],
-      incomplete: "none: DeviceLost",
-    };
-    expect(page(reportHtml(empty, "en"))).toContain("none: DeviceLost");
+    const measured = { ...sampleMeasured(), runs: [], incomplete: "none: DeviceLost" };
+    const body = page(reportHtml(completeResults(measured, "en"), "en"));
+    expect(body).toContain('<p class="alert" role="alert">none: DeviceLost</p>');
+    expect(body).toContain("No run reached its end, so there are no figures.");
+    expect(body).toContain('<p class="facts">No run gave a token: there is nothing to compare.</p>');
+    expect(body).not.toMatch(/<h2>(Charts|Texts|Every step)/i);
+    expect(body).not.toContain("time per token");
   });
 });

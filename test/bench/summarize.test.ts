@@ -144,6 +144,31 @@ describe("compareTokens", () => {
     const short = { ...sampleRun("paged", 1), tokens: sampleRun("paged", 1).tokens.slice(0, 10) };
     const none = sampleRun("none", 1);
     expect(compareTokens([none, short]).firstDifference).toMatchObject({ step: 11, tokenB: null });
-    expect(compareTokens([none, { ...short, finishReason: "error" }]).identical).toBe(true);
+    const broken = { ...short, finishReason: "error" as const };
+    expect(compareTokens([none, broken])).toEqual({ identical: true, runs: 2, tokens: 10 });
+  });
+
+  test("a run that broke off does not hide a later difference of the others", () => {
+    const whole = sampleRun("contiguous", 1);
+    const broken: RunResult = {
+      ...sampleRun("none", 1),
+      tokens: whole.tokens.slice(0, 2),
+      finishReason: "error",
+    };
+    const other = withToken(sampleRun("paged", 1), 20, 9);
+    expect(compareTokens([broken, whole, other])).toMatchObject({
+      identical: false,
+      runs: 3,
+      firstDifference: { step: 20, modeA: "contiguous", modeB: "paged" },
+    });
+    const brokenLater: RunResult = { ...other, finishReason: "error" };
+    expect(compareTokens([broken, brokenLater, { ...whole, finishReason: "error" }]).identical).toBe(false);
+  });
+
+  test("says nothing of fewer than two runs that have tokens", () => {
+    const empty: RunResult = { ...sampleRun("paged", 1), tokens: [], steps: [], finishReason: "error" };
+    expect(compareTokens([])).toEqual({ identical: null, runs: 0, tokens: 0 });
+    expect(compareTokens([sampleRun("none", 1)])).toEqual({ identical: null, runs: 1, tokens: 50 });
+    expect(compareTokens([sampleRun("none", 1), empty])).toEqual({ identical: null, runs: 1, tokens: 50 });
   });
 });

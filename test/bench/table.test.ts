@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { completeResults } from "../../src/bench/conclude.ts";
 import {
   generatedTexts,
   resultsText,
@@ -7,7 +8,7 @@ import {
   summaryTable,
 } from "../../src/bench/table.ts";
 import { formatBytes, formatCount, formatSeconds } from "../../src/bench/units.ts";
-import { sampleResults } from "./sample-results.ts";
+import { sampleMeasured, sampleResults, sampleRun } from "./sample-results.ts";
 
 describe("the table", () => {
   test("has a row for each figure of the experiment and a column for each mode", () => {
@@ -77,6 +78,17 @@ describe("the text of the results", () => {
     expect(generatedTexts(results, "en").map((t) => t.heading)).toEqual(["no cache", "contiguous", "paged"]);
   });
 
+  test("has a sentence instead of a table when no run reached its end", () => {
+    const broken = {
+      ...sampleMeasured(),
+      runs: [{ ...sampleRun("none", 1), finishReason: "error" as const }],
+    };
+    const text = resultsText(completeResults({ ...broken, incomplete: "none: OOM" }, "en"), "en", 100);
+    expect(text.split("\n")[0]).toBe("No run reached its end, so there are no figures.");
+    expect(text).not.toContain("time per token");
+    expect(text).toContain("The experiment is incomplete: none: OOM");
+  });
+
   test("lets no control character of a model through to the terminal", () => {
     const results = sampleResults();
     for (const run of results.runs) run.text = "a\u001b[2Jb\u0007\tc\nd\u009b";
@@ -97,7 +109,12 @@ describe("the text of the results", () => {
     expect(samenessLine(same, 3, "en")).toBe(
       "The runs DIFFER, first at step 12: no cache, repeat 1: 311; paged, repeat 2: no token.",
     );
-    expect(samenessLine({ identical: true, runs: 1, tokens: 50 }, 1, "en")).toContain("nothing to compare");
+    expect(samenessLine({ identical: null, runs: 1, tokens: 50 }, 1, "en")).toBe(
+      "Only one run: there is nothing to compare its tokens with.",
+    );
+    expect(samenessLine({ identical: null, runs: 0, tokens: 0 }, 0, "en")).toBe(
+      "No run gave a token: there is nothing to compare.",
+    );
     expect(samenessLine({ identical: true, runs: 3, tokens: 50 }, 1, "en")).toBe(
       "All 3 runs gave the same 50 tokens.",
     );
