@@ -5,7 +5,7 @@ import { DeviceLost } from "../gpu/errors.ts";
 import type { ByPurpose } from "../gpu/memory.ts";
 import { PURPOSES } from "../gpu/memory.ts";
 import type { CacheMode } from "../kv/cache.ts";
-import { makeCache } from "../kv/make-cache.ts";
+import { type CacheOptions, makeCache } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { streamAfter, type Tokenizer } from "../tokenizer.ts";
 import type { RunResult, StepResult } from "./results.ts";
@@ -68,6 +68,23 @@ export async function measureKv(
   return { runs, error };
 }
 
+/** The cache of one run. */
+export function cacheOptions(
+  model: Gpt2,
+  mode: CacheMode,
+  options: Pick<KvBenchOptions, "promptIds" | "newTokens" | "maxSeqLen" | "pageSize" | "kvPages">,
+): CacheOptions {
+  return {
+    mode,
+    sequences: 1,
+    contextLength: model.config.contextLength,
+    expectedLength: options.promptIds.length + options.newTokens,
+    maxSeqLen: options.maxSeqLen,
+    pageSize: options.pageSize,
+    pages: options.kvPages,
+  };
+}
+
 async function runOnce(
   model: Gpt2,
   tokenizer: Tokenizer,
@@ -96,15 +113,7 @@ async function runOnce(
   memory.trim();
   let totalSeconds = 0;
   try {
-    const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), {
-      mode,
-      sequences: 1,
-      contextLength,
-      expectedLength: promptLength + options.newTokens,
-      maxSeqLen: options.maxSeqLen,
-      pageSize: options.pageSize,
-      pages: options.kvPages,
-    });
+    const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
     const start = performance.now();
     try {
       for await (const step of generate(model, cache, [sequence])) {

@@ -3,13 +3,14 @@ import process from "node:process";
 import type { Command } from "commander";
 import { completeResults } from "../bench/conclude.ts";
 import { environment } from "../bench/environment.ts";
-import { type KvBenchRuns, measureKv } from "../bench/kv.ts";
+import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
 import type { Lang } from "../bench/labels.ts";
 import type { BenchResults } from "../bench/results.ts";
 import { resultsText } from "../bench/table.ts";
 import { prepareResultsDir, writeResults } from "../bench/write-results.ts";
 import { BadInput } from "../check.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
+import { checkFits } from "../kv/make-cache.ts";
 import { kvBytesPerToken, parameterCount } from "../model/config.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
@@ -84,7 +85,7 @@ async function run(flags: BenchKvFlags): Promise<void> {
   await interruptible((signal) =>
     withGpu(openOptions(flags), (gpu) =>
       withModel(gpu, flags, async (model, folder) => {
-        checkLengths(model, promptIds.length, flags);
+        checkLengths(model, promptIds, flags);
         const bar = progressBar("tokens");
         const total = flags.modes.length * (flags.warmup + flags.repeat) * flags.newTokens;
         const measured = await measureKv(model, tokenizer, {
@@ -126,19 +127,14 @@ function outcome({ runs, error }: KvBenchRuns): Pick<BenchResults, "runs" | "inc
   return error ? { runs, incomplete: error.message } : { runs };
 }
 
-/** A context that the run would overrun is refused before the first measured step, not after the last mode. */
-function checkLengths(model: Gpt2, promptLength: number, flags: BenchKvFlags): void {
+/** A context or a cache that the run would overrun is refused before the first measured step, not after the last mode. */
+function checkLengths(model: Gpt2, promptIds: readonly number[], flags: BenchKvFlags): void {
   const { contextLength } = model.config;
-  const length = promptLength + flags.newTokens;
-  if (length > contextLength)
+  if (promptIds.length + flags.newTokens > contextLength)
     throw new BadInput(
-      `the prompt has ${promptLength} tokens and --new-tokens is ${flags.newTokens}; together at most the model's context of ${contextLength}`,
+      `the prompt has ${promptIds.length} tokens and --new-tokens is ${flags.newTokens}; together at most the model's context of ${contextLength}`,
     );
-  // The last token is never fed back, so it needs no slot.
-  if (flags.modes.includes("contiguous") && flags.maxSeqLen !== undefined && flags.maxSeqLen < length - 1)
-    throw new BadInput(
-      `--max-seq-len is ${flags.maxSeqLen}; this run needs ${length - 1} slots: a prompt of ${promptLength} and ${flags.newTokens} new tokens`,
-    );
+  for (const mode of flags.modes) checkFits(cacheOptions(model, mode, { ...flags, promptIds }));
 }
 
 function describeModel(model: Gpt2, folder: string, flags: BenchKvFlags): BenchResults["model"] {

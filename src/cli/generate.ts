@@ -6,7 +6,7 @@ import { BadInput } from "../check.ts";
 import { generate } from "../generate/generate.ts";
 import { Sequence } from "../generate/sequence.ts";
 import type { CacheMode } from "../kv/cache.ts";
-import { makeCache } from "../kv/make-cache.ts";
+import { type CacheOptions, checkFits, makeCache } from "../kv/make-cache.ts";
 import { loadTokenizer, streamAfter } from "../tokenizer.ts";
 import { Interrupted, interruptible } from "./exit.ts";
 import {
@@ -78,7 +78,7 @@ async function run(words: readonly string[], flags: GenerateFlags): Promise<void
           stops: flags.stop,
           textStream: streamAfter(tokenizer, prompt, { skipSpecialTokens: true }),
         });
-        const cache = makeCache(gpu, model.cacheShape(flags.kvDtype), {
+        const cacheOptions: CacheOptions = {
           mode: flags.kv,
           sequences: 1,
           contextLength: config.contextLength,
@@ -86,7 +86,9 @@ async function run(words: readonly string[], flags: GenerateFlags): Promise<void
           maxSeqLen: flags.maxSeqLen,
           pageSize: flags.pageSize,
           pages: flags.kvPages,
-        });
+        };
+        checkFits(cacheOptions);
+        const cache = makeCache(gpu, model.cacheShape(flags.kvDtype), cacheOptions);
         const stepSeconds: number[] = [];
         let peakBytes = 0;
         let kv = cache.usage();

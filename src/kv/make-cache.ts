@@ -22,6 +22,27 @@ export interface CacheOptions {
   readonly pages?: number;
 }
 
+/**
+ * Refuse a run that its cache could not finish, before it begins. makeCache does not: a run may well end earlier.
+ *
+ * A sequence of `expectedLength` tokens needs a slot for each but the last, which is never fed back. Throws BadInput.
+ */
+export function checkFits(options: CacheOptions): void {
+  const { mode, sequences, contextLength, expectedLength, maxSeqLen, pages } = options;
+  const length = Math.min(expectedLength, contextLength);
+  const slots = length - 1;
+  const why = `a sequence of up to ${length} tokens needs a slot for each but the last`;
+  const advice = "raise it, leave it out, or generate fewer tokens";
+  if (mode === "contiguous" && maxSeqLen !== undefined && maxSeqLen < slots)
+    throw new BadInput(`--max-seq-len is ${maxSeqLen}; this run needs ${slots}: ${why}; ${advice}`);
+  const pageSize = options.pageSize ?? DEFAULT_PAGE_SIZE;
+  const wanted = sequences * Math.ceil(slots / pageSize);
+  if (mode === "paged" && pages !== undefined && pages < wanted)
+    throw new BadInput(
+      `--kv-pages is ${pages}; this run needs ${wanted} pages of ${pageSize} slots: ${why}; ${advice}`,
+    );
+}
+
 /** Make the cache for a run. Throws BadInput on options that cannot be, OutOfMemory when it does not fit. */
 export function makeCache(gpu: Gpu, shape: CacheShape, options: CacheOptions): KvCache {
   const { mode, sequences, contextLength, expectedLength } = options;
