@@ -104,11 +104,6 @@ export class Sequence {
     this.#computed += count;
   }
 
-  /** The cache no longer holds this sequence: compute it from its first token again. */
-  restart(): void {
-    this.#computed = 0;
-  }
-
   /** Add the token that was chosen and find out whether it is the last. Returns the text that it sets free. */
   accept(token: number): string {
     check(
