@@ -21,7 +21,7 @@ export interface KvBenchOptions {
   readonly ignoreEos: boolean;
   /** Measured runs of each mode. */
   readonly repeat: number;
-  /** Runs of each mode before those, not measured: they compile the kernels and fill the buffer pool. */
+  /** Runs of each mode before those, not measured: they compile the kernels. */
   readonly warmup: number;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
