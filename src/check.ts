@@ -6,6 +6,9 @@ export function check(condition: unknown, message: string | (() => string)): ass
   if (!condition) throw new Error(typeof message === "string" ? message : message());
 }
 
+/** `[4, 768]`, for messages. */
+export const shapeText = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
+
 /** What the user gave is wrong (a flag, a prompt, a file that is not there): the command line prints it and exits 2. */
 export class BadInput extends Error {
   override name = "BadInput";

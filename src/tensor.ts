@@ -1,8 +1,10 @@
-import { check } from "./check.ts";
+import { check, shapeText } from "./check.ts";
 import type { Gpu } from "./gpu/gpu.ts";
 import type { Allocation, Purpose } from "./gpu/memory.ts";
 import type { BufferRange } from "./gpu/recording.ts";
 import { narrowToHalf, widenHalf } from "./half.ts";
+
+export { shapeText };
 
 /**
  * How elements are stored. "f16" is half precision, two to a u32, widened by core WGSL when a kernel reads it; kernels
@@ -21,9 +23,6 @@ export function rowStride(columns: number): number {
 }
 
 export const product = (numbers: readonly number[]): number => numbers.reduce((a, b) => a * b, 1);
-
-/** `[4, 768]`, for messages. */
-export const shapeText = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
 
 /**
  * Shape, dtype and a range of GPU memory, owned until `free()`.

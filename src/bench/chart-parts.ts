@@ -1,6 +1,8 @@
 /** What the charts share: colours, axes, titles, legends. Plain data, so that the report can carry it as JSON. */
 import type { EChartsOption } from "echarts";
-import type { KvMode, Purpose, RunResult } from "./results.ts";
+import type { Purpose } from "../gpu/memory.ts";
+import type { CacheMode } from "../kv/cache.ts";
+import type { RunResult } from "./results.ts";
 import { timeUnit, type Unit } from "./units.ts";
 
 /** A prefill this many times as long as the longest later step leaves the scale. */
@@ -16,7 +18,7 @@ export interface Look {
   /** Axis labels and captions. */
   muted: string;
   gridLine: string;
-  modes: Record<KvMode, string>;
+  modes: Record<CacheMode, string>;
   purposes: Record<Purpose, string>;
 }
 
@@ -53,7 +55,7 @@ export const DARK: Look = {
 };
 
 /** A dash beside the colour, so that lines stay apart in grey and where one hides another. */
-export const MODE_DASH: Record<KvMode, "solid" | "dashed" | "dotted"> = {
+export const MODE_DASH: Record<CacheMode, "solid" | "dashed" | "dotted"> = {
   none: "solid",
   contiguous: "dashed",
   paged: "solid",

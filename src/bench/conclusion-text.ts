@@ -1,6 +1,6 @@
 /** The sentences of `concludeFrom` in English and Chinese; the figures arrive formatted. */
+import type { CacheMode } from "../kv/cache.ts";
 import { type Lang, labels } from "./labels.ts";
-import type { KvMode } from "./results.ts";
 
 interface Waste {
   reserved: string;
@@ -10,19 +10,19 @@ interface Waste {
 }
 
 export interface ConclusionText {
-  fastest(mode: KvMode, average: string): string;
-  tie(modes: { mode: KvMode; average: string }[], repeats: number): string;
-  slower(best: KvMode, mode: KvMode, factor: string): string;
-  speedups(modes: { mode: KvMode; factor: string; withinSpread: boolean }[]): string;
-  growth(mode: KvMode, early: string, late: string, factor: string): string;
-  firstToken(mode: KvMode, seconds: string, share: string, early: string, late: string): string;
-  flat(mode: KvMode, early: string, late: string): string;
-  tooShort(mode: KvMode): string;
-  waste(mode: KvMode, figures: Waste): string;
+  fastest(mode: CacheMode, average: string): string;
+  tie(modes: { mode: CacheMode; average: string }[], repeats: number): string;
+  slower(best: CacheMode, mode: CacheMode, factor: string): string;
+  speedups(modes: { mode: CacheMode; factor: string; withinSpread: boolean }[]): string;
+  growth(mode: CacheMode, early: string, late: string, factor: string): string;
+  firstToken(mode: CacheMode, seconds: string, share: string, early: string, late: string): string;
+  flat(mode: CacheMode, early: string, late: string): string;
+  tooShort(mode: CacheMode): string;
+  waste(mode: CacheMode, figures: Waste): string;
   saved(bytes: string, percent: string): string;
   nothingSaved(more: string): string;
   pool(allocated: string, reserved: string): string;
-  peaks(modes: { mode: KvMode; peak: string }[]): string;
+  peaks(modes: { mode: CacheMode; peak: string }[]): string;
   software: string;
   oneRepeat: string;
   differentTokens: string;

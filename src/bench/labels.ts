@@ -1,5 +1,6 @@
 /** Every word of the tables, charts and report, in English and Chinese. Names in code (options, adapters) stay as they are. */
-import type { KvMode, Purpose } from "./results.ts";
+import type { Purpose } from "../gpu/memory.ts";
+import type { CacheMode } from "../kv/cache.ts";
 
 export type Lang = "en" | "zh";
 
@@ -24,7 +25,7 @@ export type RowName =
 export interface Labels {
   htmlLang: string;
   title: string;
-  modes: Record<KvMode, string>;
+  modes: Record<CacheMode, string>;
   purposes: Record<Purpose, string>;
   rows: Record<RowName, string>;
   chart: Record<

@@ -1,5 +1,6 @@
 /** Plain statistics of a list of numbers. Each throws on an empty list, which has none of them. */
 import { check } from "../check.ts";
+import { sum } from "../kv/cache.ts";
 
 export interface Statistics {
   count: number;
@@ -10,11 +11,6 @@ export interface Statistics {
   max: number;
   /** Standard deviation of the sample, with n - 1; 0 for a single value. */
   std: number;
-}
-
-/** Sum of `values`; 0 for none. */
-export function sum(values: readonly number[]): number {
-  return values.reduce((total, value) => total + value, 0);
 }
 
 /** Arithmetic mean. */

@@ -1,5 +1,7 @@
 /** The chart of one mode: latency above, memory by purpose below, over the same steps. */
 import type { EChartsOption } from "echarts";
+import { PURPOSES } from "../gpu/memory.ts";
+import type { CacheMode } from "../kv/cache.ts";
 import {
   type Chart,
   chart,
@@ -16,7 +18,7 @@ import {
 } from "./chart-parts.ts";
 import { type Lang, labels } from "./labels.ts";
 import { mean } from "./measure.ts";
-import { type BenchResults, finishedRuns, type KvMode, PURPOSES, type RunResult } from "./results.ts";
+import { type BenchResults, finishedRuns, type RunResult } from "./results.ts";
 import { formatSeconds, inUnit, memoryUnit, type Unit } from "./units.ts";
 
 /** More steps than this are drawn without a dot for each. */
@@ -26,7 +28,7 @@ const LATENCY_HEIGHT = 220;
 const MEMORY_TOP = LATENCY_TOP + LATENCY_HEIGHT + 112;
 const MEMORY_HEIGHT = 220;
 
-export function modeChart(results: BenchResults, mode: KvMode, lang: Lang, look: Look): Chart {
+export function modeChart(results: BenchResults, mode: CacheMode, lang: Lang, look: Look): Chart {
   const text = labels(lang);
   const words = text.chart;
   const title = text.modeChart.title(text.modes[mode]);

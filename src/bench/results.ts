@@ -5,24 +5,18 @@
  * puts the keys into the order written here, so that two result files can be compared line by line.
  */
 import { z } from "zod";
+import { PURPOSES } from "../gpu/memory.ts";
+import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
 
 /** Changes whenever a field changes its meaning; a reader should refuse a name it does not know. */
 export const RESULTS_SCHEMA = "quire-bench-kv/1";
 
-/** The KV cache modes, in the order of tables and charts. */
-export const KV_MODES = ["none", "contiguous", "paged"] as const;
-export type KvMode = (typeof KV_MODES)[number];
-
-/** What GPU memory is used for, in the order of tables and charts. */
-export const PURPOSES = ["weights", "kv", "activations", "tables", "staging"] as const;
-export type Purpose = (typeof PURPOSES)[number];
-
 const count = z.int().min(0);
 const bytes = count.describe("bytes");
 const seconds = z.number().min(0).describe("seconds");
-const mode = z.enum(KV_MODES);
+const mode = z.enum(CACHE_MODES);
 
-const byPurpose = z.object({ weights: bytes, kv: bytes, activations: bytes, tables: bytes, staging: bytes });
+const byPurpose = z.record(z.enum(PURPOSES), bytes);
 
 /** One forward pass: it ends when its token is known on the host. Step 1 is the prefill. */
 const step = z.object({
@@ -219,7 +213,6 @@ export const RESULTS = z.object({
   incomplete: z.string().optional(),
 });
 
-export type ByPurpose = z.infer<typeof byPurpose>;
 export type StepResult = z.infer<typeof step>;
 export type RunResult = z.infer<typeof run>;
 export type ModeSummary = z.infer<typeof modeSummary>;
@@ -230,7 +223,7 @@ export type BenchResults = z.infer<typeof RESULTS>;
 export type MeasuredResults = Omit<BenchResults, "schema" | "summary" | "sameTokens" | "conclusion">;
 
 /** Runs that reached their end: the only ones that summaries and charts speak of. */
-export function finishedRuns(runs: readonly RunResult[], mode?: KvMode): RunResult[] {
+export function finishedRuns(runs: readonly RunResult[], mode?: CacheMode): RunResult[] {
   return runs.filter(
     (r) => r.finishReason !== "error" && r.steps.length > 0 && (mode === undefined || r.mode === mode),
   );

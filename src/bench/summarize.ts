@@ -1,21 +1,15 @@
 /** From the measured runs to the figures of the table: nothing here measures, and nothing rounds. */
-import { mean, median, standardDeviation, statistics, sum } from "./measure.ts";
-import {
-  type ByPurpose,
-  finishedRuns,
-  KV_MODES,
-  type ModeSummary,
-  PURPOSES,
-  type RunResult,
-  type SameTokens,
-} from "./results.ts";
+import { type ByPurpose, PURPOSES } from "../gpu/memory.ts";
+import { CACHE_MODES, sum } from "../kv/cache.ts";
+import { mean, median, standardDeviation, statistics } from "./measure.ts";
+import { finishedRuns, type ModeSummary, type RunResult, type SameTokens } from "./results.ts";
 
 /** Half-width of the bounds in standard errors, about 95 % for a normal distribution. */
 const STANDARD_ERRORS = 2;
 
-/** One summary for each mode that has a finished run, in the order of KV_MODES. */
+/** One summary for each mode that has a finished run, in the order of CACHE_MODES. */
 export function summarize(runs: readonly RunResult[]): ModeSummary[] {
-  const summaries = KV_MODES.map((mode) => finishedRuns(runs, mode))
+  const summaries = CACHE_MODES.map((mode) => finishedRuns(runs, mode))
     .filter((modeRuns) => modeRuns.length > 0)
     .map(summarizeMode);
   const none = summaries.find((s) => s.mode === "none");

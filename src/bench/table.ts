@@ -1,7 +1,8 @@
 /** The summary as a table of text: for a terminal, a pipe or a log. The report's HTML table shows the same rows. */
 import Table from "cli-table3";
+import { PURPOSES } from "../gpu/memory.ts";
 import { type Lang, labels } from "./labels.ts";
-import { type BenchResults, finishedRuns, type ModeSummary, PURPOSES, type SameTokens } from "./results.ts";
+import { type BenchResults, finishedRuns, type ModeSummary, type SameTokens } from "./results.ts";
 import {
   formatBytes,
   formatFactor,

@@ -3,12 +3,14 @@ import { existsSync, statSync } from "node:fs";
 import { access, constants, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { BadInput } from "../check.ts";
+import { PURPOSES } from "../gpu/memory.ts";
+import { CACHE_MODES } from "../kv/cache.ts";
 import { LIGHT } from "./chart-parts.ts";
 import { chartSvg } from "./chart-svg.ts";
 import { kvCharts } from "./charts.ts";
 import type { Lang } from "./labels.ts";
 import { reportHtml } from "./report.ts";
-import { type BenchResults, KV_MODES, PURPOSES, RESULTS } from "./results.ts";
+import { type BenchResults, RESULTS } from "./results.ts";
 
 /** What the file system may answer because of the folder that the user chose, in words. */
 const REASONS: Record<string, string> = {
@@ -26,7 +28,7 @@ const REASONS: Record<string, string> = {
 };
 
 /** Charts that an earlier experiment may have left in the folder and that this one may not have. */
-const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...KV_MODES.map((m) => `mode-${m}`)];
+const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...CACHE_MODES.map((m) => `mode-${m}`)];
 
 /**
  * Makes the folder for results, so that a bad --out fails before the measuring and not after it.

@@ -1,4 +1,5 @@
 import { formatBytes, formatCount } from "../bench/units.ts";
+import { shapeText } from "../check.ts";
 import { TENSOR_KINDS } from "../model/expected-tensors.ts";
 import type { InspectedTensor, Inspection } from "./inspect-model.ts";
 
@@ -175,8 +176,6 @@ function names(list: readonly string[]): string {
   const shown = list.slice(0, MAX_LISTED).join(", ");
   return list.length > MAX_LISTED ? `${shown} and ${list.length - MAX_LISTED} more` : shown;
 }
-
-const shapeText = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
 
 /** Rows in columns as wide as their widest cell; `align` has l or r for each column. */
 function table(rows: readonly (readonly string[])[], align: string): string[] {

@@ -1,3 +1,4 @@
+import { shapeText } from "../check.ts";
 import { CheckpointError } from "../formats/checkpoint-error.ts";
 import type { StoredTensor } from "../formats/tensor-file.ts";
 import type { ModelConfig } from "./config.ts";
@@ -68,13 +69,13 @@ export function tensorProblem(
   { name, shape }: ExpectedTensor,
   stored: StoredTensor | undefined,
 ): CheckpointError | undefined {
-  const wanted = text(shape);
+  const wanted = shapeText(shape);
   if (!stored) {
     const what = `\`${name}\` is not in the file; GPT-2 needs it, ${wanted}`;
     return new CheckpointError("MODEL_MISSING", file, what);
   }
-  if (text(stored.shape) !== wanted) {
-    const what = `\`${name}\` is ${text(stored.shape)}, config wants ${wanted}`;
+  if (shapeText(stored.shape) !== wanted) {
+    const what = `\`${name}\` is ${shapeText(stored.shape)}, config wants ${wanted}`;
     return new CheckpointError("MODEL_SHAPE", file, what);
   }
   if (!FLOATS.includes(stored.dtype)) {
@@ -83,5 +84,3 @@ export function tensorProblem(
   }
   return undefined;
 }
-
-const text = (shape: readonly number[]): string => `[${shape.join(", ")}]`;

@@ -1,13 +1,7 @@
 /** Made-up results with the proportions of novels-en on an integrated GPU: 57 tokens, three modes, two repeats. */
 import { completeResults } from "../../src/bench/conclude.ts";
-import {
-  type BenchResults,
-  KV_MODES,
-  type KvMode,
-  type MeasuredResults,
-  type RunResult,
-  type StepResult,
-} from "../../src/bench/results.ts";
+import type { BenchResults, MeasuredResults, RunResult, StepResult } from "../../src/bench/results.ts";
+import { CACHE_MODES, type CacheMode } from "../../src/kv/cache.ts";
 
 export const PROMPT_TOKENS = [780, 311, 259, 993, 886, 12, 279];
 export const KV_BYTES_PER_TOKEN = 2 * 6 * 3 * 64 * 4;
@@ -20,11 +14,11 @@ const TEXT =
 export interface Shape {
   newTokens?: number;
   repeats?: number;
-  modes?: readonly KvMode[];
+  modes?: readonly CacheMode[];
   /** Seconds of the prefill, in every mode. */
   prefillSeconds?: number;
   /** Multiplies every other step of a mode. */
-  slowness?: Partial<Record<KvMode, number>>;
+  slowness?: Partial<Record<CacheMode, number>>;
 }
 
 /** Repeatable noise in [-1, 1]. */
@@ -33,7 +27,7 @@ function noise(step: number, repeat: number, mode: number): number {
   return 2 * (wave - Math.floor(wave)) - 1;
 }
 
-function sampleStep(mode: KvMode, step: number, repeat: number, shape: Shape): StepResult {
+function sampleStep(mode: CacheMode, step: number, repeat: number, shape: Shape): StepResult {
   const context = PROMPT_TOKENS.length + step - 1;
   const slots = {
     none: 0,
@@ -51,7 +45,7 @@ function sampleStep(mode: KvMode, step: number, repeat: number, shape: Shape): S
   };
   const gpuMemoryBytes = Object.values(memoryByPurpose).reduce((a, b) => a + b, 0);
   const typical = mode === "none" ? 0.004 + 0.00022 * context : mode === "contiguous" ? 0.0041 : 0.0043;
-  const jitter = 1 + 0.06 * noise(step, repeat, KV_MODES.indexOf(mode));
+  const jitter = 1 + 0.06 * noise(step, repeat, CACHE_MODES.indexOf(mode));
   const slowness = shape.slowness?.[mode] ?? 1;
   const seconds = step === 1 ? (shape.prefillSeconds ?? 0.0092) * jitter : typical * jitter * slowness;
   return {
@@ -69,7 +63,7 @@ function sampleStep(mode: KvMode, step: number, repeat: number, shape: Shape): S
   };
 }
 
-export function sampleRun(mode: KvMode, repeat: number, shape: Shape = {}): RunResult {
+export function sampleRun(mode: CacheMode, repeat: number, shape: Shape = {}): RunResult {
   const steps = Array.from({ length: shape.newTokens ?? 50 }, (_, i) =>
     sampleStep(mode, i + 1, repeat, shape),
   );
@@ -89,7 +83,7 @@ export function sampleRun(mode: KvMode, repeat: number, shape: Shape = {}): RunR
 }
 
 export function sampleRuns(shape: Shape = {}): RunResult[] {
-  return (shape.modes ?? KV_MODES).flatMap((mode) =>
+  return (shape.modes ?? CACHE_MODES).flatMap((mode) =>
     Array.from({ length: shape.repeats ?? 2 }, (_, i) => sampleRun(mode, i + 1, shape)),
   );
 }
@@ -139,7 +133,7 @@ export function sampleMeasured(shape: Shape = {}): MeasuredResults {
       prompt: "It was a dark night, and",
       promptTokens: PROMPT_TOKENS,
       newTokens: shape.newTokens ?? 50,
-      modes: [...(shape.modes ?? KV_MODES)],
+      modes: [...(shape.modes ?? CACHE_MODES)],
       temperature: 0.7,
       topK: 0,
       topP: 1,
