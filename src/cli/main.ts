@@ -1,14 +1,10 @@
 #!/usr/bin/env node
 import process from "node:process";
 import { Command, CommanderError } from "commander";
-import { BadInput } from "../check.ts";
-import { CheckpointError } from "../formats/checkpoint-error.ts";
-import { DeviceLost, NoAdapter, OutOfMemory } from "../gpu/errors.ts";
-import { OutOfPages } from "../kv/page-allocator.ts";
 import { quireVersion } from "../packages.ts";
 import { benchCommand } from "./bench.ts";
 import { doctorCommand } from "./doctor.ts";
-import { EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_NO_GPU, Interrupted } from "./exit.ts";
+import { EXIT_BAD_INPUT, exitCode } from "./exit.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { perplexityCommand } from "./perplexity.ts";
@@ -41,14 +37,6 @@ function buildProgram(): Command {
   };
   inherit(program);
   return program;
-}
-
-/** Exit code for an error: 2 for what the user can put right, 3 for no usable GPU, 130 for Ctrl-C, 1 for our own bugs. */
-function exitCode(error: unknown): number {
-  if (error instanceof Interrupted) return EXIT_INTERRUPTED;
-  if (error instanceof NoAdapter || error instanceof DeviceLost) return EXIT_NO_GPU;
-  const bad = [BadInput, CheckpointError, OutOfMemory, OutOfPages];
-  return bad.some((kind) => error instanceof kind) ? EXIT_BAD_INPUT : EXIT_FAILURE;
 }
 
 async function main(argv: readonly string[]): Promise<void> {

@@ -1,8 +1,9 @@
 import process from "node:process";
 import { Command } from "commander";
 import { vi } from "vitest";
+import { exitCode } from "../../src/cli/exit.ts";
 
-/** What a command did: its output by stream, the exit code that it set, and what it threw. */
+/** What a command did: its output by stream, what it threw, and the exit code for that or that it set itself. */
 export interface Outcome {
   readonly out: string;
   readonly err: string;
@@ -31,8 +32,16 @@ export async function runCommand(add: (program: Command) => void, ...args: strin
   } catch (thrown) {
     error = thrown as Error;
   }
-  const exitCode = Number(process.exitCode);
+  const code = error ? exitCode(error) : Number(process.exitCode);
   process.exitCode = before;
   for (const spy of spies) spy.mockRestore();
-  return { ...streams, exitCode, error };
+  return { ...streams, exitCode: code, error };
+}
+
+/** The adapter that the test files use, as flags. */
+export const TEST_ADAPTER = ["--adapter", process.env.QUIRE_TEST_ADAPTER ?? "auto"];
+
+/** Ctrl-C for the command that runs now, and for nobody else who listens in this process. */
+export function pressCtrlC(): void {
+  process.listeners("SIGINT").at(-1)?.("SIGINT");
 }
