@@ -1,0 +1,155 @@
+import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
+import { type KvBenchOptions, measureKv } from "../../src/bench/kv.ts";
+import { compareTokens } from "../../src/bench/summarize.ts";
+import { DeviceLost, OutOfMemory } from "../../src/gpu/errors.ts";
+import { PURPOSES } from "../../src/gpu/memory.ts";
+import { CACHE_MODES, type CacheMode, slotBytes, sum } from "../../src/kv/cache.ts";
+import { Gpt2 } from "../../src/model/gpt2.ts";
+import { loadNovels } from "../golden-check.ts";
+import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
+
+const gpu = await openTestGpu();
+const { model, tokenizer, json } = await loadNovels(gpu, "en");
+afterAll(() => model.free());
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+const PROMPT = json.prompts[0]!.ids;
+const NEW_TOKENS = 3;
+
+const measure = (options: Partial<KvBenchOptions> = {}) =>
+  measureKv(model, tokenizer, {
+    modes: CACHE_MODES,
+    promptIds: PROMPT,
+    newTokens: NEW_TOKENS,
+    sampling: { temperature: 0, seed: 0 },
+    ignoreEos: true,
+    repeat: 1,
+    warmup: 0,
+    kvDtype: "f32",
+    pageSize: 8,
+    ...options,
+  });
+
+/** Throw `error` in the n-th step of a mode, from 1. */
+function failAt(mode: CacheMode, step: number, error: Error): void {
+  const forward = Gpt2.prototype.forward;
+  let steps = 0;
+  vi.spyOn(Gpt2.prototype, "forward").mockImplementation(function (this: Gpt2, cache, items, trace) {
+    if (cache.mode === mode && ++steps === step) throw error;
+    return forward.call(this, cache, items, trace);
+  });
+}
+
+const names = (runs: readonly { mode: CacheMode; repeat: number }[]) =>
+  runs.map(({ mode, repeat }) => `${mode} ${repeat}`);
+
+describe("measureKv", () => {
+  test("gives the golden tokens in every mode, and what each step computed, saw and held", async () => {
+    const { runs, error } = await measure({ maxSeqLen: 32 });
+    expect(error).toBeUndefined();
+    expect(names(runs)).toEqual(["none 1", "contiguous 1", "paged 1"]);
+    const bytes = slotBytes(model.cacheShape("f32"));
+    const P = PROMPT.length;
+    for (const { mode, tokens, text, finishReason, steps } of runs) {
+      expect(tokens).toEqual(json.prompts[0]!.greedy.slice(0, NEW_TOKENS));
+      expect([text, finishReason]).toEqual([tokenizer.decode(tokens), "length"]);
+      expect(steps.map((s) => s.step)).toEqual([1, 2, 3]);
+      expect(steps.map((s) => s.tokenId)).toEqual(tokens);
+      expect(steps.map((s) => s.contextLength)).toEqual([P, P + 1, P + 2]);
+      expect(steps.map((s) => s.newTokensComputed)).toEqual(mode === "none" ? [P, P + 1, P + 2] : [P, 1, 1]);
+      // 7, 8, then 9 tokens: the third step takes a second page of 8.
+      const held = { none: [0, 0, 0], contiguous: [32, 32, 32], paged: [8, 8, 16] }[mode];
+      expect(steps.map((s) => s.kvReservedBytes / bytes)).toEqual(held);
+      const used = mode === "none" ? [0, 0, 0] : [P, P + 1, P + 2];
+      expect(steps.map((s) => s.kvUsedBytes / bytes)).toEqual(used);
+      // The strip; or pages for the prompt and three tokens, and the null page.
+      const allocated = { none: 0, contiguous: 32, paged: 24 }[mode];
+      expect(steps.map((s) => s.kvAllocatedBytes / bytes)).toEqual([allocated, allocated, allocated]);
+    }
+  });
+
+  test("accounts for every byte and every second", async () => {
+    const { runs } = await measure();
+    for (const run of runs) {
+      expect(run.totalSeconds).toBeGreaterThanOrEqual(sum(run.steps.map((s) => s.seconds)));
+      expect(run.timeToFirstTokenSeconds).toBe(run.steps[0]!.seconds);
+      expect(run.peakBytes).toBe(Math.max(...run.steps.map((s) => s.gpuPeakBytes)));
+      for (const step of run.steps) {
+        expect(sum(PURPOSES.map((p) => step.memoryByPurpose[p]))).toBe(step.gpuMemoryBytes);
+        expect(step.memoryByPurpose.kv).toBe(step.kvAllocatedBytes);
+        for (const p of PURPOSES)
+          expect(run.peakByPurpose[p]).toBeGreaterThanOrEqual(step.memoryByPurpose[p]);
+      }
+    }
+  });
+
+  test("does the warm-ups first, then repeat by repeat all modes in turn", async () => {
+    const order: string[] = [];
+    const modes = ["paged", "none"] as const;
+    const { runs } = await measure({
+      modes,
+      newTokens: 1,
+      repeat: 2,
+      warmup: 1,
+      onStep: (mode, done) => order.push(`${mode} ${done}`),
+    });
+    expect(order).toEqual(["paged 1", "none 2", "paged 3", "none 4", "paged 5", "none 6"]);
+    expect(names(runs)).toEqual(["paged 1", "none 1", "paged 2", "none 2"]);
+  });
+
+  test("gives a seed the same tokens in every mode and repeat, and another seed others", async () => {
+    const sampled = async (seed: number | bigint) =>
+      (await measure({ sampling: { temperature: 1.5, seed }, repeat: 2 })).runs;
+    const first = await sampled(2n ** 64n - 1n);
+    expect(compareTokens(first)).toEqual({ identical: true, runs: 6, tokens: NEW_TOKENS });
+    expect((await sampled(5))[0]!.tokens).not.toEqual(first[0]!.tokens);
+  });
+
+  test("keeps what a failing mode measured, leaves the mode out from then on, and goes on with the others", async () => {
+    failAt("contiguous", 2, new OutOfMemory("OOM: no room"));
+    const { runs, error } = await measure({ repeat: 2 });
+    expect(error).toBeInstanceOf(OutOfMemory);
+    expect(names(runs)).toEqual(["none 1", "contiguous 1", "paged 1", "none 2", "paged 2"]);
+    const broken = runs[1]!;
+    expect([broken.finishReason, broken.steps.length, broken.tokens.length]).toEqual(["error", 1, 1]);
+  });
+
+  test("keeps no run that has no step", async () => {
+    failAt("none", 1, new OutOfMemory("OOM: no room"));
+    const { runs, error } = await measure();
+    expect(error).toBeInstanceOf(OutOfMemory);
+    expect(names(runs)).toEqual(["contiguous 1", "paged 1"]);
+  });
+
+  test("ends when the device is gone", async () => {
+    failAt("contiguous", 1, new DeviceLost("gone"));
+    const { runs, error } = await measure();
+    expect(error).toBeInstanceOf(DeviceLost);
+    expect(names(runs)).toEqual(["none 1"]);
+  });
+
+  test("ends after the step in which it is aborted, and keeps that", async () => {
+    const controller = new AbortController();
+    const reason = new Error("Ctrl-C");
+    const { runs, error } = await measure({
+      signal: controller.signal,
+      onStep: (_, done) => done === NEW_TOKENS + 2 && controller.abort(reason),
+    });
+    expect(error).toBe(reason);
+    expect(names(runs)).toEqual(["none 1", "contiguous 1"]);
+    expect(runs.map((r) => [r.finishReason, r.steps.length])).toEqual([
+      ["length", 3],
+      ["error", 2],
+    ]);
+  });
+
+  test("gives all memory back, also when a mode fails", async () => {
+    await expectLedgerUnchanged(gpu, async () => {
+      failAt("paged", 2, new OutOfMemory("OOM: no room"));
+      await measure();
+      vi.restoreAllMocks();
+    });
+  });
+});
