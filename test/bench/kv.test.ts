@@ -100,16 +100,17 @@ describe("measureKv", () => {
   });
 
   test("gives a seed the same tokens in every mode and repeat, and another seed others", async () => {
-    const sampled = async (seed: number | bigint) =>
-      (await measure({ sampling: { temperature: 1.5, seed }, repeat: 2 })).runs;
-    const first = await sampled(2n ** 64n - 1n);
-    expect(compareTokens(first)).toEqual({ identical: true, runs: 6, tokens: NEW_TOKENS });
-    expect((await sampled(5))[0]!.tokens).not.toEqual(first[0]!.tokens);
+    const sampled = async (seed: number | bigint, options: Partial<KvBenchOptions>) =>
+      (await measure({ sampling: { temperature: 1.5, seed }, ...options })).runs;
+    const first = await sampled(2n ** 64n - 1n, { repeat: 2, newTokens: 2 });
+    expect(compareTokens(first)).toEqual({ identical: true, runs: 6, tokens: 2 });
+    const [other] = await sampled(5, { modes: ["paged"], newTokens: 2 });
+    expect(other!.tokens).not.toEqual(first[0]!.tokens);
   });
 
   test("keeps what a failing mode measured, leaves the mode out from then on, and goes on with the others", async () => {
     failAt("contiguous", 2, new OutOfMemory("OOM: no room"));
-    const { runs, error } = await measure({ repeat: 2 });
+    const { runs, error } = await measure({ repeat: 2, newTokens: 2 });
     expect(error).toBeInstanceOf(OutOfMemory);
     expect(names(runs)).toEqual(["none 1", "contiguous 1", "paged 1", "none 2", "paged 2"]);
     const broken = runs[1]!;
@@ -118,7 +119,7 @@ describe("measureKv", () => {
 
   test("keeps no run that has no step", async () => {
     failAt("none", 1, new OutOfMemory("OOM: no room"));
-    const { runs, error } = await measure();
+    const { runs, error } = await measure({ newTokens: 1 });
     expect(error).toBeInstanceOf(OutOfMemory);
     expect(names(runs)).toEqual(["contiguous 1", "paged 1"]);
   });
@@ -148,7 +149,7 @@ describe("measureKv", () => {
   test("gives all memory back, also when a mode fails", async () => {
     await expectLedgerUnchanged(gpu, async () => {
       failAt("paged", 2, new OutOfMemory("OOM: no room"));
-      await measure();
+      await measure({ modes: ["contiguous", "paged"], newTokens: 2 });
       vi.restoreAllMocks();
     });
   });
