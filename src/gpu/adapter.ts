@@ -35,10 +35,9 @@ export interface AdapterInfo {
   readonly subgroupSize: number | undefined;
 }
 
-/** An adapter, and whatever must stay referenced as long as its device lives. */
+/** An adapter, and what is known of it. */
 export interface OpenedAdapter {
   readonly adapter: GPUAdapter;
-  readonly instance: GPU;
   readonly info: AdapterInfo;
 }
 
@@ -78,12 +77,20 @@ function loadDawn(): Promise<DawnModule> {
   return dawn;
 }
 
-function dawnInstance(module: DawnModule, profile: GpuProfile, extra: string[]): GPU {
-  return module.create([
+/**
+ * Dawn's instances, kept until the process ends. One that is collected before all that came from it makes the process
+ * crash or hang at its end, in every second run on the null backend; a kept one does not keep Node alive.
+ */
+const instances: GPU[] = [];
+
+function dawnInstance(module: DawnModule, extra: readonly string[], profile: GpuProfile = "safe"): GPU {
+  const instance = module.create([
     `enable-dawn-features=${ENABLE[profile].join(",")}`,
     `disable-dawn-features=${DISABLE.join(",")}`,
     ...extra,
   ]);
+  instances.push(instance);
+  return instance;
 }
 
 /**
@@ -104,9 +111,9 @@ export async function openAdapter(
 
   const attempt = async (extra: string[], name: string): Promise<OpenedAdapter | undefined> => {
     try {
-      const instance = dawnInstance(module, profile, extra);
+      const instance = dawnInstance(module, extra, profile);
       const adapter = await instance.requestAdapter({ powerPreference: "high-performance" });
-      if (adapter) return { adapter, instance, info: describe(adapter, profile, loader) };
+      if (adapter) return { adapter, info: describe(adapter, profile, loader) };
       tried.push(`${name}: no adapter`);
     } catch (error) {
       tried.push(`${name}: ${(error as Error).message.replace(/\s+/g, " ")}`);
@@ -176,7 +183,7 @@ async function openOnDeno(choice: AdapterChoice): Promise<OpenedAdapter> {
   if (!instance) throw noAdapter(choice, ["this Deno has no navigator.gpu"]);
   const adapter = await instance.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw noAdapter(choice, ["navigator.gpu: no adapter"]);
-  const opened = { adapter, instance, info: describe(adapter, "safe", "system") };
+  const opened = { adapter, info: describe(adapter, "safe", "system") };
   const { software, description } = opened.info;
   const named = choice !== "auto" && choice !== "gpu" && choice !== "software";
   const fits =
@@ -189,7 +196,7 @@ async function openOnDeno(choice: AdapterChoice): Promise<OpenedAdapter> {
 /** Dawn lists its adapters only in the message of the rejection that says that none fits. */
 async function adapterNames(module: DawnModule): Promise<string[]> {
   try {
-    await module.create(["adapter=\u0001no such adapter"]).requestAdapter();
+    await dawnInstance(module, ["adapter=\u0001no such adapter"]).requestAdapter();
   } catch (error) {
     const names = [...(error as Error).message.matchAll(/name: '([^']*)'/g)].map((m) => m[1]!);
     return [...new Set(names)];

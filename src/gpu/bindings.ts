@@ -41,6 +41,12 @@ export class Bindings {
     return { allocation, offset: 0, bytes: params.byteLength };
   }
 
+  /** Give all params buffers back to the pool. */
+  freeUniforms(): void {
+    for (const allocation of this.uniforms.values()) this.memory.free(allocation);
+    this.uniforms.clear();
+  }
+
   /** The bind group of `ranges`, in binding order, for this kernel. */
   group(kernel: CompiledKernel, ranges: readonly BufferRange[]): GPUBindGroup {
     const key = `${kernel.id}|${ranges.map((r) => `${r.allocation.id}+${r.offset}:${r.bytes}`).join()}`;

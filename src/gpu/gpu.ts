@@ -1,41 +1,16 @@
 import { check } from "../check.ts";
-import { type AdapterChoice, type AdapterInfo, type GpuProfile, openAdapter } from "./adapter.ts";
+import type { AdapterInfo } from "./adapter.ts";
 import { Bindings } from "./bindings.ts";
-import { GpuError, OutOfMemory } from "./errors.ts";
+import { createBuffer } from "./create-buffer.ts";
+import { OutOfMemory } from "./errors.ts";
 import { LateErrors } from "./late-errors.ts";
 import { Memory, type Purpose } from "./memory.ts";
+import { type OpenedDevice, type OpenOptions, openDevice } from "./open-device.ts";
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
 import { type BufferRange, Recording } from "./recording.ts";
 import type { KernelSource } from "./wgsl.ts";
 
-export interface OpenOptions {
-  /** Which adapter: see AdapterChoice. Default "auto". */
-  readonly adapter?: AdapterChoice;
-  /** Dawn's toggles. Default "safe". */
-  readonly profile?: GpuProfile;
-  /** Bytes of GPU memory that may be taken at once. Default: no limit. */
-  readonly memoryBudget?: number;
-  /** "portable" keeps to kernels that need no optional feature. Default "auto". */
-  readonly kernels?: "auto" | "portable";
-  /** "default" keeps WebGPU's guaranteed limits instead of the adapter's own. For tests. */
-  readonly limits?: "adapter" | "default";
-  /** Sizes of kernels for a GPU, or for a CPU that plays GPU. Default: what the adapter is. For tests of the other. */
-  readonly forms?: "gpu" | "software";
-  /** Dawn's null backend: for fault tests alone, it computes nothing. */
-  readonly backend?: "null";
-}
-
-/** Asked for where the adapter has them; which kernels run depends on it. */
-const WANTED_FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
-
-/** WebGPU gives the guaranteed minimum unless a limit is asked for by name; these are the ones that bound us. */
-const WANTED_LIMITS = [
-  "maxBufferSize",
-  "maxStorageBufferBindingSize",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-] as const;
+export type { OpenOptions } from "./open-device.ts";
 
 /**
  * One adapter and device, its queue, its memory ledger and its late errors.
@@ -54,8 +29,6 @@ export class Gpu {
   readonly forms: "gpu" | "software";
   /** What the adapter could give, where the device was opened with less. */
   private readonly adapterLimits: GPUSupportedLimits;
-  /** Dawn crashes when its instance is collected before the device, and Node never exits while it is held. */
-  instance: GPU | undefined;
   private recording = new Recording();
   private readonly pipelines: Pipelines;
   private readonly bindings: Bindings;
@@ -64,26 +37,10 @@ export class Gpu {
 
   /** Open an adapter and a device. Throws NoAdapter when there is none that fits. */
   static async open(options: OpenOptions = {}): Promise<Gpu> {
-    const opened = await openAdapter(options.adapter ?? "auto", options.profile ?? "safe", options.backend);
-    const { adapter } = opened;
-    const requiredLimits: Record<string, number> = {};
-    if (options.limits !== "default")
-      for (const name of WANTED_LIMITS) requiredLimits[name] = adapter.limits[name];
-    const device = await adapter.requestDevice({
-      requiredFeatures: WANTED_FEATURES.filter((f) => adapter.features.has(f)) as GPUFeatureName[],
-      requiredLimits,
-    });
-    return new Gpu(opened.instance, device, opened.info, adapter.limits, options);
+    return new Gpu(await openDevice(options), options);
   }
 
-  private constructor(
-    instance: GPU,
-    device: GPUDevice,
-    info: AdapterInfo,
-    adapterLimits: GPUSupportedLimits,
-    options: OpenOptions,
-  ) {
-    this.instance = instance;
+  private constructor({ device, info, adapterLimits }: OpenedDevice, options: OpenOptions) {
     this.device = device;
     this.info = info;
     this.adapterLimits = adapterLimits;
@@ -94,6 +51,7 @@ export class Gpu {
     this.memory = new Memory(
       (bytes, purpose, label) => this.createBuffer(bytes, purpose, label),
       options.memoryBudget,
+      this.maxBindingBytes,
     );
     this.bindings = new Bindings(device, this.memory, (range, data) => this.write(range, data));
     this.errors = new LateErrors(device);
@@ -147,7 +105,7 @@ export class Gpu {
 
   /** Run what was recorded. Throws errors that came in since the last call; those of this work come later. */
   submit(): void {
-    this.errors.throwIfFailed();
+    this.throwIfFailed();
     if (this.recording.dispatches.length === 0) return;
     const encoder = this.device.createCommandEncoder();
     this.encodeRecording(encoder);
@@ -164,7 +122,7 @@ export class Gpu {
 
   /** Run what was recorded, wait, and return `bytes` bytes of `range` from `offset`. */
   async read(range: BufferRange, offset = 0, bytes = range.bytes - offset): Promise<ArrayBuffer> {
-    this.errors.throwIfFailed();
+    this.throwIfFailed();
     check(isLive(range), () => `read: ${range.allocation.label} was freed`);
     check(
       offset % 4 === 0 && bytes > 0 && offset + bytes <= range.bytes,
@@ -181,18 +139,18 @@ export class Gpu {
       this.memory.afterSubmit();
       await this.settle();
       await this.errors.orLost(staging.buffer.mapAsync(1, 0, size)); // GPUMapMode.READ
-      this.errors.throwIfFailed();
-      const copy = staging.buffer.getMappedRange(0, size).slice(0, bytes);
-      staging.buffer.unmap();
-      return copy;
+      this.throwIfFailed();
+      return staging.buffer.getMappedRange(0, size).slice(0, bytes);
     } finally {
+      // Also when something else failed meanwhile: the next one to get this buffer needs it unmapped.
+      if (!this.errors.isLost && staging.buffer.mapState !== "unmapped") staging.buffer.unmap();
       if (staging.state === "live") this.memory.free(staging);
     }
   }
 
   /** Write into a range. Recorded work that uses its buffer is submitted first, since queue writes overtake it. */
   write(range: BufferRange, data: ArrayBuffer | ArrayBufferView, offset = 0): void {
-    this.errors.throwIfFailed();
+    this.throwIfFailed();
     const bytes = data.byteLength;
     check(
       offset + bytes <= range.bytes,
@@ -219,7 +177,25 @@ export class Gpu {
 
   /** Wait for the verdict on every buffer and pipeline made so far; throw the first error. */
   async settle(): Promise<void> {
-    await this.errors.settle();
+    try {
+      await this.errors.settle();
+    } catch (error) {
+      this.abandon(error);
+      throw error;
+    }
+  }
+
+  /** Forget what was recorded and not submitted: after an error nobody will read its results. */
+  discardRecording(): void {
+    this.recording = new Recording();
+    this.memory.endRecording();
+  }
+
+  /** Give back what is only kept for reuse, pooled buffers and params, so that a measurement begins without them. */
+  trim(): void {
+    this.submit();
+    this.bindings.freeUniforms();
+    this.memory.trim();
   }
 
   /** Destroy everything. The ledger is zero afterwards, and nothing keeps the process alive. */
@@ -231,7 +207,21 @@ export class Gpu {
     this.memory.destroyAll();
     this.device.destroy();
     await this.device.lost;
-    this.instance = undefined;
+  }
+
+  private throwIfFailed(): void {
+    try {
+      this.errors.throwIfFailed();
+    } catch (error) {
+      this.abandon(error);
+      throw error;
+    }
+  }
+
+  /** Nothing that a failure may have spoilt is run or used again. */
+  private abandon(error: unknown): void {
+    this.discardRecording();
+    if (error instanceof OutOfMemory) this.bindings.freeUniforms();
   }
 
   // ---- buffers -------------------------------------------------------------------------------------------------
@@ -242,32 +232,21 @@ export class Gpu {
   }
 
   private createBuffer(bytes: number, purpose: Purpose, label: string): GPUBuffer {
-    this.errors.throwIfFailed();
+    this.throwIfFailed();
     const allowed = this.maxBindingBytes;
     if (bytes > allowed) {
       const offered = Math.min(
         this.adapterLimits.maxStorageBufferBindingSize,
         this.adapterLimits.maxBufferSize,
       );
-      throw new OutOfMemory(
-        `LIMIT: ${label} needs a ${bytes}-byte binding, device allows ${allowed} (adapter offers ${offered})`,
-      );
+      const limits = `device allows ${allowed} (adapter offers ${offered})`;
+      throw new OutOfMemory(`LIMIT: ${label} needs a ${bytes}-byte binding, ${limits}`);
     }
     const refusal = this.memory.refusal(bytes, purpose, label, "the device has no more");
-    this.device.pushErrorScope("out-of-memory");
-    this.device.pushErrorScope("validation");
-    const { MAP_READ, COPY_DST, COPY_SRC, STORAGE, UNIFORM, QUERY_RESOLVE } = GPUBufferUsage;
-    const usage =
-      purpose === "staging"
-        ? MAP_READ | COPY_DST
-        : STORAGE | COPY_DST | COPY_SRC | (purpose === "tables" ? UNIFORM | QUERY_RESOLVE : 0);
-    const buffer = this.device.createBuffer({ label, size: bytes, usage });
-    this.errors.expectNone(
-      this.device.popErrorScope(),
-      (e) => new GpuError(`buffer ${label} (${bytes} bytes): ${e.message}`),
-    );
-    this.errors.expectNone(this.device.popErrorScope(), () => new OutOfMemory(refusal));
-    return buffer;
+    return createBuffer(this.device, this.errors, bytes, purpose, label, (buffer) => {
+      this.memory.refuse(buffer);
+      return new OutOfMemory(refusal);
+    });
   }
 
   private encodeRecording(encoder: GPUCommandEncoder): void {

@@ -18,6 +18,8 @@ export interface Allocation {
   state: "live" | "pooled" | "gone";
   /** Number of the last recording that uses it; see Gpu.submit. */
   lastUse: number;
+  /** The device had no room for it: its GPUBuffer is of no use, and nobody else may get it. */
+  refused: boolean;
 }
 
 /** Buffers of these purposes come and go with every step, so freed ones are kept for the next. */
@@ -35,6 +37,7 @@ const zero = (): ByPurpose => ({ weights: 0, kv: 0, activations: 0, tables: 0, s
 export class Memory {
   /** Bytes that may exist at once; Infinity when nobody set a budget. */
   readonly budget: number;
+  private readonly largest: number;
   private readonly createBuffer: (bytes: number, purpose: Purpose, label: string) => GPUBuffer;
   private readonly allocations = new Set<Allocation>();
   private readonly pool = new Map<string, Allocation[]>();
@@ -49,9 +52,15 @@ export class Memory {
   /** Number of the recording in progress: what it uses must outlive its submit. */
   recordingNumber = 1;
 
-  constructor(createBuffer: Memory["createBuffer"], budget = Number.POSITIVE_INFINITY) {
+  /** `largest` is the size in bytes of the largest buffer that the device can bind. */
+  constructor(
+    createBuffer: Memory["createBuffer"],
+    budget = Number.POSITIVE_INFINITY,
+    largest = Number.POSITIVE_INFINITY,
+  ) {
     this.createBuffer = createBuffer;
     this.budget = budget;
+    this.largest = largest;
   }
 
   /** Bytes of all GPUBuffers that exist now. */
@@ -105,7 +114,9 @@ export class Memory {
       `memory: ${label} asks for ${bytes} bytes; wanted a positive integer`,
     );
     const pooled = POOLED.includes(purpose);
-    const size = pooled ? sizeClass(bytes) : Math.ceil(bytes / 4) * 4;
+    const exact = Math.ceil(bytes / 4) * 4;
+    // A size class may be past what the device can bind although the bytes are not.
+    const size = pooled ? Math.max(exact, Math.min(sizeClass(bytes), this.largest)) : exact;
     const free = pooled ? this.pool.get(`${purpose} ${size}`)?.pop() : undefined;
     if (free) {
       free.state = "live";
@@ -124,6 +135,7 @@ export class Memory {
       label,
       state: "live",
       lastUse: 0,
+      refused: false,
     };
     this.allocations.add(a);
     this.nowByPurpose[purpose] += size;
@@ -136,7 +148,7 @@ export class Memory {
     // What still held it when everything was destroyed lets go of it late, often while an error is on its way.
     if (this.allDestroyed) return;
     check(a.state === "live", `memory: ${a.label} (${a.purpose}) is freed twice`);
-    if (POOLED.includes(a.purpose)) {
+    if (POOLED.includes(a.purpose) && !a.refused) {
       a.state = "pooled";
       const key = `${a.purpose} ${a.bytes}`;
       const list = this.pool.get(key);
@@ -148,11 +160,28 @@ export class Memory {
     } else this.destroy(a);
   }
 
+  /** The device had no room for this buffer, and says so late: keep it from being used again. */
+  refuse(buffer: GPUBuffer): void {
+    for (const a of this.allocations) {
+      if (a.buffer !== buffer) continue;
+      a.refused = true;
+      if (a.state !== "pooled") continue;
+      const key = `${a.purpose} ${a.bytes}`;
+      this.pool.set(key, this.pool.get(key)?.filter((other) => other !== a) ?? []);
+      this.condemned.push(a);
+    }
+  }
+
   /** Call right after a submit: what the recording kept alive may go now, and idle pooled buffers with it. */
   afterSubmit(): void {
+    this.endRecording();
+    this.trim(IDLE_SUBMITS);
+  }
+
+  /** Call when the recording in progress is over, run or not: nothing recorded needs a buffer any more. */
+  endRecording(): void {
     this.recordingNumber++;
     for (const a of this.condemned.splice(0)) this.destroy(a);
-    this.trim(IDLE_SUBMITS);
   }
 
   /** Destroy pooled buffers that the last `idle` recordings did not use; never one that recorded work still needs. */

@@ -28,6 +28,9 @@ export interface Batch extends AttentionBatch {
   readonly tokenCount: number;
 }
 
+/** Rows are one dimension of most dispatches, which WebGPU ends at 65,535 workgroups. */
+const MAX_TOKENS = 65_535;
+
 /**
  * Lay out a step: ask the cache for slots, then upload the arrays, which belong to the scope around the call. Throws, with
  * nothing changed, on a token outside the vocabulary, a position outside the context, or when the cache is full.
@@ -36,6 +39,11 @@ export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: 
   check(
     items.length > 0 && items.every((i) => i.tokens.length > 0),
     "batch: each sequence needs at least one new token",
+  );
+  const count = items.reduce((n, item) => n + item.tokens.length, 0);
+  check(
+    count <= MAX_TOKENS,
+    `batch: ${count} new tokens in one step; at most ${MAX_TOKENS}, so give it in pieces`,
   );
   const tokenIds: number[] = [];
   const positions: number[] = [];

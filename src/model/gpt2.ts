@@ -48,7 +48,8 @@ export class Gpt2 {
 
   /**
    * One step of a ragged batch: for each sequence the logits after its last new token, [S, V] f32, to be freed by the
-   * caller. Keys and values of the new tokens are in the cache afterwards, if it remembers.
+   * caller. Keys and values of the new tokens are in the cache afterwards, if it remembers. After an error the places of
+   * the batch may have grown without their keys and values: close them.
    */
   forward(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
     return this.run(cache, items, trace, (hidden, batch) => this.head(gatherRows(hidden, batch.lastRows)));
@@ -74,10 +75,16 @@ export class Gpt2 {
     trace: Trace,
     finish: (hidden: Tensor, batch: Batch) => Tensor,
   ): Tensor {
-    return scope(this.gpu, () => {
-      const batch = makeBatch(this.gpu, this.config, cache, items);
-      return finish(this.layers(batch, trace), batch);
-    });
+    try {
+      return scope(this.gpu, () => {
+        const batch = makeBatch(this.gpu, this.config, cache, items);
+        return finish(this.layers(batch, trace), batch);
+      });
+    } catch (error) {
+      // Half a step must not run with the next one.
+      this.gpu.discardRecording();
+      throw error;
+    }
   }
 
   private layers(batch: Batch, trace: Trace): Tensor {

@@ -86,9 +86,10 @@ export class TensorLoader {
       const n = Math.min(chunkRows, count - r);
       const begin = (first + r) * storedRow;
       const values = widenStored(await stored.read(begin, begin + n * storedRow), stored.dtype);
-      notFinite += countNotFinite(values);
       const padded = padRows(values, n, cols, stride);
-      this.gpu.write(block, dtype === "f32" ? padded : narrowToHalf(padded), r * targetRow);
+      const data = dtype === "f32" ? padded : narrowToHalf(padded);
+      notFinite += countNotFinite(data);
+      this.gpu.write(block, data, r * targetRow);
       await this.uploaded(n * targetRow, n * storedRow);
     }
     return notFinite;
@@ -111,9 +112,14 @@ export class TensorLoader {
   }
 }
 
-function countNotFinite(values: Float32Array): number {
+/** NaN and infinity among floats or halves, those that a float past 65,504 became as a half included. */
+function countNotFinite(values: Float32Array | Uint16Array): number {
   let count = 0;
-  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i]!)) count++;
+  if (values instanceof Float32Array) {
+    for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i]!)) count++;
+  } else {
+    for (let i = 0; i < values.length; i++) if ((values[i]! & 0x7c00) === 0x7c00) count++;
+  }
   return count;
 }
 

@@ -261,3 +261,31 @@ describe("close", () => {
     expect(gpu.memory.current).toBe(0);
   });
 });
+
+describe("what a refused buffer or a broken kernel leads to", () => {
+  test("OutOfMemory, not the validation errors of the work that used the buffer; afterwards work goes on", async () => {
+    const gpu = await openNull();
+    const held = Array.from({ length: 4 }, (_, i) => gpu.memory.alloc(120 * MIB, "weights", `block ${i}`));
+    const a = Tensor.empty(gpu, [8 * 2 ** 20], { label: "a" });
+    const b = add(a, a);
+    await expect(b.read(), "b does not fit").rejects.toThrow(OutOfMemory);
+    for (const block of held) gpu.memory.free(block);
+    const c = Tensor.from(gpu, [4], [1, 2, 3, 4]);
+    await add(c, c).read();
+    await gpu.finish();
+  });
+
+  test("file and line of a broken kernel that was dispatched", async () => {
+    const gpu = await openNull();
+    const code = "@compute @workgroup_size(1)\nfn main() {\n  nothing();\n}\n";
+    const source = {
+      name: "broken",
+      code,
+      pieces: [{ file: "shaders/broken.wgsl", firstLine: 1 }],
+      ...parseKernel("broken", code),
+    };
+    gpu.dispatch("broken", gpu.compile(source, "broken", {}), undefined, [], [1, 1, 1]);
+    const a = Tensor.from(gpu, [4], [1, 2, 3, 4]);
+    await expect(a.read()).rejects.toThrow(/^shaders\/broken\.wgsl:3: /);
+  });
+});
