@@ -1,3 +1,9 @@
+import { trimEndOf } from "./trim-end.ts";
+
+const WAITING: ReadonlySet<string> = new Set(" 'nvr");
+/** A character that lacks bytes decodes as this one until the next token completes it. */
+const REPLACEMENT: ReadonlySet<string> = new Set("\uFFFD");
+
 /** Turns tokens into text as they come, never showing half a character. */
 export interface TokenText {
   /** The text that these tokens finish. */
@@ -44,10 +50,10 @@ export function wordPieceText(options: {
       });
       const text = held + pieces.join("");
       if (!options.cleanUpSpaces) return text;
-      // Every pattern of `cleanUp` that spans a cut has one of these characters before the cut.
-      const end = text.length - /[ 'nvr]*$/.exec(text)![0].length;
-      held = text.slice(end);
-      return cleanUp(text.slice(0, end));
+      // Every pattern of `cleanUp` that spans a cut has one of the waiting characters before the cut.
+      const finished = trimEndOf(text, WAITING);
+      held = text.slice(finished.length);
+      return cleanUp(finished);
     },
     end: () => cleanUp(held),
   };
@@ -64,7 +70,7 @@ export function wholeText(decoder: { decode(tokens: readonly string[]): string }
   return {
     push(tokens) {
       for (const token of tokens) all.push(token);
-      const finished = decode().replace(/\uFFFD+$/, "");
+      const finished = trimEndOf(decode(), REPLACEMENT);
       if (!finished.startsWith(shown)) return "";
       const fresh = finished.slice(shown.length);
       shown = finished;

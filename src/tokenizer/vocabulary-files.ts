@@ -9,6 +9,9 @@ import {
   TOKENIZER,
   type Vocabulary,
 } from "./tokenizer-files.ts";
+import { trimEndOf, WHITE_SPACE } from "./trim-end.ts";
+
+const LINE_FEED: ReadonlySet<string> = new Set("\n");
 
 /**
  * The tokenizer of GPT-2 from `vocab.json` (token to id) and `merges.txt` (a pair of tokens a line, most urgent first).
@@ -35,7 +38,7 @@ export function fromMerges(vocabularyFile: SourceText, mergesFile: SourceText): 
 export function fromWordList({ file, text }: SourceText, settings: TokenizerSettings): Definition {
   const lines = text.split("\n");
   if (lines.at(-1) === "") lines.pop();
-  const tokens = lines.map((line) => line.replace(/\p{White_Space}+$/u, ""));
+  const tokens = lines.map((line) => trimEndOf(line, WHITE_SPACE));
   const ids = new Map(tokens.map((token, id) => [token, id]));
   if (ids.size === 0) throw new CheckpointError(TOKENIZER, file, "got an empty vocabulary");
   const [unknown, first, last] = (["unk_token", "cls_token", "sep_token"] as const).map((name) => {
@@ -73,7 +76,7 @@ export function fromWordList({ file, text }: SourceText, settings: TokenizerSett
 
 function parseMerges({ file, text }: SourceText, vocabulary: Vocabulary): [string, string][] {
   const merges: [string, string][] = [];
-  const lines = text.replace(/\n+$/, "").split("\n");
+  const lines = trimEndOf(text, LINE_FEED).split("\n");
   for (const [index, raw] of lines.entries()) {
     const line = raw.replace(/\r$/, "");
     if (line.startsWith("#version") || (lines.length === 1 && line === "")) continue;
