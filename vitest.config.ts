@@ -1,11 +1,11 @@
 import { defineConfig } from "vitest/config";
 
-// One worker: SwiftShader already uses every core, and two GPU tests at once only slow each other down.
+// Two workers: one waits for SwiftShader, which uses every core, while the other parses files. More only contend.
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    maxWorkers: 1,
+    maxWorkers: 2,
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },
