@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { BadInput } from "./check.ts";
 import { CheckpointError } from "./formats/checkpoint-error.ts";
 import { listFolder } from "./formats/file-bytes.ts";
+import { oneLine, quote } from "./formats/quote.ts";
 import { type AddedToken, type Definition, parseDefinition, vocabularyOf } from "./tokenizer/definition.ts";
 import { type LibraryTokenizer, openLibrary } from "./tokenizer/library.ts";
 import {
@@ -108,7 +109,7 @@ async function readFolder(folder: string, names: ReadonlySet<string>) {
   if (names.has("vocab.txt")) {
     const settings = await readSettings(folder, names, BERT_SPECIAL_TOKENS);
     if (settings.className !== undefined && settings.className !== "BertTokenizer") {
-      const what = `tokenizer_class: got "${settings.className}", expected BertTokenizer beside a vocab.txt`;
+      const what = `tokenizer_class: got ${quote(settings.className)}, expected BertTokenizer beside a vocab.txt`;
       throw new CheckpointError(TOKENIZER, join(folder, "tokenizer_config.json"), what);
     }
     return { definition: fromWordList(await readSource(folder, "vocab.txt"), settings), settings };
@@ -178,12 +179,26 @@ function open(definition: Definition, settings: TokenizerSettings): Tokenizer {
     isSpecial: (id) => special.has(library.id_to_token(id) ?? ""),
     openText: () => textOf(definition, settings, library),
   };
-  // What is put round a text must be in the vocabulary.
-  if (tokenizer.encode("").some((id) => !Number.isInteger(id))) {
-    const what = "post_processor: got a token that is not in the vocabulary, expected one that is";
-    throw new CheckpointError(TOKENIZER, definition.file, what);
-  }
+  requireWorking(tokenizer, definition.file);
   return tokenizer;
+}
+
+/** One run through every part. What is put round a text must be in the vocabulary. */
+function requireWorking(tokenizer: Tokenizer, file: string): void {
+  let ids: number[];
+  try {
+    ids = tokenizer.encode("");
+    tokenizer.decode(ids);
+  } catch (error) {
+    throw new CheckpointError(
+      TOKENIZER,
+      file,
+      `not a usable tokenizer: ${oneLine((error as Error).message)}`,
+    );
+  }
+  if (ids.every((id) => Number.isInteger(id))) return;
+  const what = "post_processor: got a token that is not in the vocabulary, expected one that is";
+  throw new CheckpointError(TOKENIZER, file, what);
 }
 
 function textOf(definition: Definition, settings: TokenizerSettings, library: LibraryTokenizer): TokenText {

@@ -19,12 +19,21 @@ export interface JsonSource {
     readonly duplicate: string;
     readonly limit: string;
   };
+  /** Default: those of a header. */
+  readonly limits?: JsonLimits;
 }
 
-/** Objects and arrays inside one another; safetensors needs 3. */
-const MAX_DEPTH = 8;
-/** Keys in the whole text: bounds time and memory of the search for duplicates; 100,000 tensors have 400,000. */
-const MAX_KEYS = 500_000;
+export interface JsonLimits {
+  /** Objects and arrays inside one another. */
+  readonly depth: number;
+  /** Keys in the whole text: bounds time and memory of the search for duplicates. */
+  readonly keys: number;
+  /** Values of any kind in the whole text: bounds what JSON.parse makes of it. */
+  readonly values: number;
+}
+
+/** Safetensors need a depth of 3, and 400,000 keys for 100,000 tensors; values that nobody wants cost no memory. */
+const HEADER_LIMITS: JsonLimits = { depth: 8, keys: 500_000, values: Number.POSITIVE_INFINITY };
 /** Up to this length a text is put together here; TextDecoder costs more to call. */
 const SHORT_TEXT = 32;
 /** Pieces of a string with escapes that wait to be joined. */
@@ -55,9 +64,12 @@ export class JsonReader {
   private at = 0;
   private depth = 0;
   private keys = 0;
+  private values = 0;
+  private readonly limits: JsonLimits;
 
   constructor(source: JsonSource, bytes: Uint8Array) {
     this.source = source;
+    this.limits = source.limits ?? HEADER_LIMITS;
     this.bytes = bytes;
     const bad = firstInvalidUtf8(bytes);
     if (bad >= 0) {
@@ -95,9 +107,7 @@ export class JsonReader {
             `${quote(key)} appears twice, again at byte ${begin}`,
           );
         }
-        if (++this.keys > MAX_KEYS) {
-          throw this.error(this.source.codes.limit, `${this.source.what} has more than ${MAX_KEYS} keys`);
-        }
+        if (++this.keys > this.limits.keys) throw this.tooMany("keys");
         seen.add(key);
         this.expect(":");
         onMember(key);
@@ -157,6 +167,7 @@ export class JsonReader {
   /** Read the next value, whatever it is, and forget it. */
   skip(): void {
     const kind = this.kind();
+    if (++this.values > this.limits.values) throw this.tooMany("values");
     if (kind === "object") this.object(() => this.skip());
     else if (kind === "array") this.array(() => this.skip());
     else if (kind === "string") this.string();
@@ -169,6 +180,7 @@ export class JsonReader {
     this.at = 0;
     this.depth = 0;
     this.keys = 0;
+    this.values = 0;
   }
 
   /** Only white space may be left. */
@@ -219,8 +231,8 @@ export class JsonReader {
   private open(bracket: string): void {
     this.expect(bracket);
     this.depth++;
-    if (this.depth > MAX_DEPTH) {
-      const where = `${this.source.what} nests deeper than ${MAX_DEPTH} at byte ${this.at - 1}`;
+    if (this.depth > this.limits.depth) {
+      const where = `${this.source.what} nests deeper than ${this.limits.depth} at byte ${this.at - 1}`;
       throw this.error(this.source.codes.depth, where);
     }
   }
@@ -251,6 +263,11 @@ export class JsonReader {
       if (at === end) return text;
     }
     return this.decoder.decode(this.bytes.subarray(begin, end));
+  }
+
+  private tooMany(what: "keys" | "values"): CheckpointError {
+    const limit = this.limits[what];
+    return this.error(this.source.codes.limit, `${this.source.what} has more than ${limit} ${what}`);
   }
 
   private unexpected(expected: string): CheckpointError {

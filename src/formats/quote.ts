@@ -6,8 +6,13 @@ const MAX_SHOWN = 80;
  * (control, format and separator characters) escaped, cut at 80 characters.
  */
 export function quote(name: string): string {
-  const shown = name.length > MAX_SHOWN ? `${name.slice(0, MAX_SHOWN)}…` : name;
-  return `\`${shown.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, asEscape)}\``;
+  return `\`${oneLine(name, MAX_SHOWN)}\``;
+}
+
+/** Text that may hold something out of a file, as `quote` shows it but without backquotes, cut at `limit` characters. */
+export function oneLine(text: string, limit = 4 * MAX_SHOWN): string {
+  const shown = text.length > limit ? `${text.slice(0, limit)}…` : text;
+  return shown.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, asEscape);
 }
 
 function asEscape(character: string): string {

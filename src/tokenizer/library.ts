@@ -1,5 +1,6 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { CheckpointError } from "../formats/checkpoint-error.ts";
+import { oneLine } from "../formats/quote.ts";
 import { type BertNormalizerConfig, bertNormalizer, type Normalizer } from "./bert-normalizer.ts";
 import { type Definition, vocabularyOf } from "./definition.ts";
 import { wordMerger } from "./long-words.ts";
@@ -64,7 +65,11 @@ function construct(definition: Definition): LibraryTokenizer {
     // The second argument is tokenizer_config.json, of which the library would follow options that Rust does not have.
     return new Tokenizer(json, { clean_up_tokenization_spaces: false }) as unknown as LibraryTokenizer;
   } catch (error) {
-    throw new CheckpointError(TOKENIZER, file, `not a usable tokenizer: ${(error as Error).message}`);
+    throw new CheckpointError(
+      TOKENIZER,
+      file,
+      `not a usable tokenizer: ${oneLine((error as Error).message)}`,
+    );
   }
 }
 

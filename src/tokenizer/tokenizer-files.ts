@@ -1,16 +1,21 @@
 import { join } from "node:path";
+import { show } from "../formats/check-fields.ts";
 import { CheckpointError } from "../formats/checkpoint-error.ts";
 import { openBytes } from "../formats/file-bytes.ts";
-import { JsonReader } from "../formats/json-reader.ts";
+import { type JsonLimits, JsonReader } from "../formats/json-reader.ts";
 import { quote } from "../formats/quote.ts";
 import { firstInvalidUtf8 } from "../formats/utf8.ts";
 
 /** Code of every error about a tokenizer's files. */
 export const TOKENIZER = "TOKENIZER";
 /** The largest tokenizer.json of a model in use (256,000 tokens) has 35 MB. */
-const MAX_FILE_BYTES = 100_000_000;
+const MAX_FILE_BYTES = 64 * 1024 * 1024;
 /** Bounds the arrays that are indexed by id; the largest vocabulary in use has 262,144 tokens. */
-const MAX_TOKEN_ID = 4_194_303;
+export const MAX_TOKEN_ID = 4_194_303;
+/** Tokens of a vocabulary, and as many merges. */
+export const MAX_TOKENS = 1_000_000;
+/** Sequences of parts nest 6 deep in files in use. A million tokens and as many merges of three values fit. */
+const JSON_LIMITS: JsonLimits = { depth: 64, keys: 1_100_000, values: 4_500_000 };
 
 const JSON_CODES = {
   utf8: TOKENIZER,
@@ -29,7 +34,7 @@ export interface SourceText {
   readonly text: string;
 }
 
-/** Text of a UTF-8 file of at most 100 MB, without its byte order mark. Throws CheckpointError. */
+/** Text of a UTF-8 file of at most 64 MiB, without its byte order mark. Throws CheckpointError. */
 export async function readSource(folder: string, name: string): Promise<SourceText> {
   const file = join(folder, name);
   const handle = await openBytes(file);
@@ -47,14 +52,13 @@ export async function readSource(folder: string, name: string): Promise<SourceTe
   }
 }
 
-/** The object that a JSON file holds. Throws CheckpointError with the line of a mistake. */
+/**
+ * The object that a JSON file holds, at most 64 levels deep and without two equal keys.
+ * Throws CheckpointError with the line of a mistake.
+ */
 export function parseObject({ file, text }: SourceText): Record<string, unknown> {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    throw new CheckpointError(TOKENIZER, file, jsonFault(file, text, (error as Error).message));
-  }
+  requireJson(file, text);
+  const value: unknown = JSON.parse(text);
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     return value as Record<string, unknown>;
   }
@@ -68,9 +72,11 @@ export function checkVocabulary(
   { file, text }: SourceText,
 ): asserts vocabulary is Record<string, number> {
   const tokenOfId = new Map<number, string>();
-  for (const [token, id] of Object.entries(vocabulary)) {
+  const entries = Object.entries(vocabulary);
+  requireCount(file, "tokens", entries.length);
+  for (const [token, id] of entries) {
     if (!Number.isInteger(id) || (id as number) < 0 || (id as number) > MAX_TOKEN_ID) {
-      const what = `token ${quote(token)}: got id ${JSON.stringify(id)}, expected an integer from 0 to ${MAX_TOKEN_ID}`;
+      const what = `token ${quote(token)}: got id ${show(id)}, expected an integer from 0 to ${MAX_TOKEN_ID}`;
       throw new CheckpointError(TOKENIZER, file, what);
     }
     const twin = tokenOfId.get(id as number);
@@ -84,32 +90,39 @@ export function checkVocabulary(
   if (tokenOfId.size === 0) throw new CheckpointError(TOKENIZER, file, "got an empty vocabulary");
 }
 
-/** Line, from 1, of a position in a text. */
-function lineOf(text: string, position: number): number {
-  let line = 1;
-  for (let at = text.indexOf("\n"); at >= 0 && at < position; at = text.indexOf("\n", at + 1)) line++;
-  return line;
+/** Lines of a text; also the line, from 1, that its end is in. */
+export function lineCount(text: string): number {
+  let count = 1;
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) count++;
+  return count;
 }
 
-/** Where a text stops being JSON. JSON.parse says it in other words in each runtime, and not always. */
-function jsonFault(file: string, text: string, fallback: string): string {
+/** Walk the text before JSON.parse, whose result would be all there is to check by then. */
+function requireJson(file: string, text: string): void {
   const bytes = new TextEncoder().encode(text);
-  const json = new JsonReader({ file, what: "file", codes: JSON_CODES }, bytes);
   try {
+    const json = new JsonReader({ file, what: "file", codes: JSON_CODES, limits: JSON_LIMITS }, bytes);
     json.skip();
     json.end();
   } catch (error) {
-    const { message } = error as CheckpointError;
-    const position = Number(/ at byte (\d+)/.exec(message)?.[1] ?? 0);
-    const before = new TextDecoder().decode(bytes.subarray(0, position));
-    return `line ${lineOf(before, before.length)}: ${message.slice(`${TOKENIZER}: ${file}: `.length)}`;
+    if (!(error instanceof CheckpointError)) throw error;
+    const detail = error.message.slice(`${TOKENIZER}: ${file}: `.length);
+    const position = / at byte (\d+)(?::|$)/.exec(detail)?.[1];
+    if (position === undefined) throw error;
+    const before = new TextDecoder().decode(bytes.subarray(0, Number(position)));
+    throw new CheckpointError(TOKENIZER, file, `line ${lineCount(before)}: ${detail}`);
   }
-  return `file is not JSON: ${fallback}`;
+}
+
+/** Throw when there are more of them than a tokenizer may have; before anything is made of them. */
+export function requireCount(file: string, what: string, count: number): void {
+  if (count <= MAX_TOKENS) return;
+  throw new CheckpointError(TOKENIZER, file, `${what}: got ${count}, expected at most ${MAX_TOKENS}`);
 }
 
 /** Line where an id stands as a value for the second time. */
 function secondUse(text: string, id: number): number {
   const uses = text.matchAll(new RegExp(`:\\s*${id}(?=\\s*[,}])`, "g"));
   const positions = Array.from(uses, (use) => use.index);
-  return lineOf(text, positions[1] ?? positions[0] ?? 0);
+  return lineCount(text.slice(0, positions[1] ?? positions[0] ?? 0));
 }

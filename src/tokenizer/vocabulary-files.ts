@@ -4,7 +4,9 @@ import { type Definition, mergeFault } from "./definition.ts";
 import type { TokenizerSettings } from "./settings.ts";
 import {
   checkVocabulary,
+  lineCount,
   parseObject,
+  requireCount,
   type SourceText,
   TOKENIZER,
   type Vocabulary,
@@ -36,6 +38,7 @@ export function fromMerges(vocabularyFile: SourceText, mergesFile: SourceText): 
  * Throws CheckpointError TOKENIZER when a token that the tokenizer needs is not in the file.
  */
 export function fromWordList({ file, text }: SourceText, settings: TokenizerSettings): Definition {
+  requireCount(file, "lines", lineCount(text));
   const lines = text.split("\n");
   if (lines.at(-1) === "") lines.pop();
   const tokens = lines.map((line) => trimEndOf(line, WHITE_SPACE));
@@ -76,7 +79,9 @@ export function fromWordList({ file, text }: SourceText, settings: TokenizerSett
 
 function parseMerges({ file, text }: SourceText, vocabulary: Vocabulary): [string, string][] {
   const merges: [string, string][] = [];
-  const lines = trimEndOf(text, LINE_FEED).split("\n");
+  const trimmed = trimEndOf(text, LINE_FEED);
+  requireCount(file, "lines", lineCount(trimmed));
+  const lines = trimmed.split("\n");
   for (const [index, raw] of lines.entries()) {
     const line = raw.replace(/\r$/, "");
     if (line.startsWith("#version") || (lines.length === 1 && line === "")) continue;

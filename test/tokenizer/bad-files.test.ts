@@ -63,7 +63,7 @@ const BAD: [string, Files, string][] = [
   [
     "an unknown part",
     { "tokenizer.json": { model: JSON_MODEL, ...BYTE_LEVEL, pre_tokenizer: { type: "Magic" } } },
-    "tokenizer.json: not a usable tokenizer: Unknown PreTokenizer type: Magic",
+    'tokenizer.json: pre_tokenizer.type: got "Magic", expected one of BertPreTokenizer, ByteLevel, Digits',
   ],
   [
     "a template with an unknown token",
@@ -90,6 +90,76 @@ const BAD: [string, Files, string][] = [
     "an id that is none",
     { "vocab.json": { a: 1.5 }, "merges.txt": MERGES },
     "vocab.json: token `a`: got id 1.5, expected an integer from 0 to 4194303",
+  ],
+  [
+    "a piece of text of no length",
+    { "tokenizer.json": { model: JSON_MODEL, pre_tokenizer: { type: "FixedLength", length: 0 } } },
+    'tokenizer.json: pre_tokenizer.type: got "FixedLength", expected one of',
+  ],
+  [
+    "nothing in a sequence",
+    { "tokenizer.json": { model: JSON_MODEL, decoder: { type: "Sequence", decoders: [null] } } },
+    "tokenizer.json: decoder.decoders.0: got null, expected an object",
+  ],
+  [
+    "a post-processor without its tokens",
+    { "tokenizer.json": { model: JSON_MODEL, post_processor: { type: "RobertaProcessing" } } },
+    "tokenizer.json: post_processor.cls: is missing, expected a token and its id",
+  ],
+  [
+    "a template without its pieces",
+    { "tokenizer.json": { model: JSON_MODEL, post_processor: { type: "TemplateProcessing", pair: [] } } },
+    "tokenizer.json: post_processor.single: is missing, expected a list of pieces",
+  ],
+  [
+    "replacements that grow without end",
+    {
+      "tokenizer.json": {
+        model: JSON_MODEL,
+        normalizer: {
+          type: "Sequence",
+          normalizers: Array.from({ length: 30 }, () => ({
+            type: "Replace",
+            pattern: { String: "a" },
+            content: "aa",
+          })),
+        },
+      },
+    },
+    "expected parts that make a text at most 256 times longer",
+  ],
+  [
+    "a file that nests deep",
+    { "tokenizer.json": `{"decoder":${"[".repeat(100_000)}${"]".repeat(100_000)}}` },
+    "tokenizer.json: line 1: file nests deeper than 64 at byte 74",
+  ],
+  [
+    "two equal keys",
+    { "vocab.json": '{\n"a": 0,\n"a": 1}', "merges.txt": MERGES },
+    "vocab.json: line 3: `a` appears twice, again at byte 10",
+  ],
+  [
+    "an added token with an id that no array has",
+    { "tokenizer.json": { model: JSON_MODEL, added_tokens: [{ id: 1e9, content: "x" }] } },
+    "tokenizer.json: added_tokens.0.id: got 1000000000, expected at most 4194303",
+  ],
+  [
+    "a million lines too many",
+    { "vocab.json": VOCABULARY, "merges.txt": `a b${"\n".repeat(1_000_001)}a b` },
+    "merges.txt: lines: got 1000002, expected at most 1000000",
+  ],
+  [
+    "control characters in a key",
+    {
+      "tokenizer.json": { model: JSON_MODEL },
+      "tokenizer_config.json": { added_tokens_decoder: { "\u001b[2J\nx": { content: "x" } } },
+    },
+    "tokenizer_config.json: added_tokens_decoder.`\\u{1b}[2J\\u{a}x`: ",
+  ],
+  [
+    "control characters in a class",
+    { "vocab.txt": BERT, "tokenizer_config.json": { tokenizer_class: "a\nb" } },
+    "tokenizer_config.json: tokenizer_class: got `a\\u{a}b`, expected BertTokenizer",
   ],
   ["no tokens", { "vocab.json": {}, "merges.txt": MERGES }, "vocab.json: got an empty vocabulary"],
   [
@@ -121,7 +191,7 @@ const BAD: [string, Files, string][] = [
   [
     "a class that has no vocab.txt",
     { "vocab.txt": BERT, "tokenizer_config.json": { tokenizer_class: "XLNetTokenizer" } },
-    'tokenizer_config.json: tokenizer_class: got "XLNetTokenizer", expected BertTokenizer beside a vocab.txt',
+    "tokenizer_config.json: tokenizer_class: got `XLNetTokenizer`, expected BertTokenizer beside a vocab.txt",
   ],
   [
     "an option of another type",
@@ -144,14 +214,14 @@ test.each(BAD)("%s", async (_, files, message) => {
   expect(given).not.toContain("\n");
 });
 
-test("a file above 100 MB is refused before it is read", async () => {
+test("a file above 64 MiB is refused before it is read", async () => {
   for (const name of ["tokenizer.json", "vocab.txt"]) {
     const folder = await folderWith([], {});
     await writeFile(join(folder, name), "");
     // Sparse: takes no room on the disk.
-    await truncate(join(folder, name), 100_000_001);
+    await truncate(join(folder, name), 64 * 1024 * 1024 + 1);
     const error = loadTokenizer(folder);
-    await expect(error).rejects.toThrow(`${name}: got a file of 100000001 bytes, expected at most 100000000`);
+    await expect(error).rejects.toThrow(`${name}: got a file of 67108865 bytes, expected at most 67108864`);
   }
 });
 
