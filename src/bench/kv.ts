@@ -93,7 +93,6 @@ async function runOnce(
   onStep: () => void,
 ): Promise<{ run: RunResult; error?: Error }> {
   const { contextLength } = model.config;
-  const { memory } = model.gpu;
   const promptLength = options.promptIds.length;
   const sequence = new Sequence({
     prompt: options.promptIds,
@@ -108,8 +107,8 @@ async function runOnce(
   let peakBytes = 0;
   const peakByPurpose: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
   let error: Error | undefined;
-  // Buffers that the run before left for reuse are not this run's.
-  memory.trim();
+  // Buffers and params that the run before left for reuse are not this run's.
+  model.gpu.trim();
   let totalSeconds = 0;
   try {
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
