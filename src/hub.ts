@@ -9,7 +9,14 @@ import { BadInput } from "./check.ts";
 import { CheckpointError } from "./formats/checkpoint-error.ts";
 import { openBytes } from "./formats/file-bytes.ts";
 import { readShardIndex, type ShardIndex } from "./formats/shard-index.ts";
-import { type Choice, checkIsGpt2, chooseFiles, chooseOnly, shardsOf } from "./hub/choose-files.ts";
+import {
+  type Choice,
+  checkConfigSize,
+  checkIsGpt2,
+  chooseFiles,
+  chooseOnly,
+  shardsOf,
+} from "./hub/choose-files.ts";
 import { diskError } from "./hub/disk-error.ts";
 import { type HubOptions, openHub } from "./hub/endpoint.ts";
 import { type Fetched, fetchFile, type Source } from "./hub/fetch-file.ts";
@@ -93,9 +100,10 @@ async function fetchDecisive(source: Source, choice: Choice, folder: string): Pr
   const fetched = new Map<string, Fetched>();
   for (const file of choice.files) {
     if (file.name !== "config.json" && file !== choice.index) continue;
+    const isConfig = file.name === "config.json";
+    if (isConfig) checkConfigSize(file.bytes, source.wanted.repo);
     fetched.set(file.name, await fetchFile(source, file, folder, () => {}));
-    if (file.name === "config.json")
-      checkIsGpt2(await readFile(join(folder, file.name), "utf8"), source.wanted.repo);
+    if (isConfig) checkIsGpt2(await readFile(join(folder, file.name), "utf8"), source.wanted.repo);
   }
   return fetched;
 }

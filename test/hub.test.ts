@@ -206,6 +206,69 @@ describe("what the hub refuses", () => {
   );
 });
 
+describe("a hub that does not end", () => {
+  const list = '[{"type":"file","path":"config.json","size":2}]';
+
+  it("names a page as the one after itself", async () => {
+    const { hub, into } = await setUp({
+      files: await tinyRepo(),
+      intercept: ({ path }, response) => {
+        if (!path.includes("/tree/")) return false;
+        const link = `<http://${response.req.headers.host}${path}>; rel="next"`;
+        response.writeHead(200, { "content-type": "application/json", link }).end(list);
+        return true;
+      },
+    });
+    const message = await failure(pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into }));
+    expect(message).toContain("answered with a page that names itself as next when asked for someone/tiny");
+    expect(hub.seen.filter(({ path }) => path.includes("/tree/"))).toHaveLength(1);
+  });
+
+  it("always has one page more", async () => {
+    const { hub, into } = await setUp({
+      files: await tinyRepo(),
+      intercept: ({ path }, response) => {
+        if (!path.includes("/tree/")) return false;
+        const link = `<http://${response.req.headers.host}${path.replace(/\?.*/, "")}?n=${hub.seen.length}>; rel="next"`;
+        response.writeHead(200, { "content-type": "application/json", link }).end(list);
+        return true;
+      },
+    });
+    const message = await failure(pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into }));
+    expect(message).toContain("answered with more than 1000 pages when asked for someone/tiny");
+  });
+
+  it("sends a list without an end", async () => {
+    const block = Buffer.alloc(1 << 20, " ");
+    const { hub, into } = await setUp({
+      files: await tinyRepo(),
+      intercept: ({ path }, response) => {
+        if (!path.includes("/tree/")) return false;
+        response.writeHead(200, { "content-type": "application/json" });
+        const fill = () => {
+          while (!response.destroyed && response.write(block));
+        };
+        response.on("drain", fill);
+        fill();
+        return true;
+      },
+    });
+    const message = await failure(pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into }));
+    expect(message).toContain("answered more than 67108864 bytes when asked for someone/tiny");
+  });
+
+  it("lists a config.json of a gigabyte", async () => {
+    const { hub, into } = await setUp({
+      files: await tinyRepo(),
+      editList: (entries) =>
+        entries.map((entry) => (entry.path === "config.json" ? { ...entry, size: 2 ** 30 } : entry)),
+    });
+    const message = await failure(pullModel({ repo: "someone/tiny", endpoint: hub.endpoint, into }));
+    expect(message).toContain("config.json has 1073741824 bytes; expected at most 1048576");
+    expect(hub.contents()).toEqual([]);
+  });
+});
+
 describe("names", () => {
   it.each([
     "",

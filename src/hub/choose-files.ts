@@ -3,6 +3,7 @@
 import { BadInput } from "../check.ts";
 import { quote } from "../formats/quote.ts";
 import type { ShardIndex } from "../formats/shard-index.ts";
+import { MAX_CONFIG_BYTES } from "../model/config.ts";
 import type { HubFile } from "./listing.ts";
 
 const SMALL_FILES = [
@@ -63,6 +64,12 @@ export function shardsOf(
 ): HubFile[] {
   const names = [...new Set(index.weightMap.values())].sort();
   return names.map((name) => listing.get(name) ?? missing(listing, repo, name, `is named by ${indexName}`));
+}
+
+/** Throw BadInput for a config.json that loading would refuse by its size. */
+export function checkConfigSize(bytes: number, repo: string): void {
+  if (bytes <= MAX_CONFIG_BYTES) return;
+  throw new BadInput(`${repo}/config.json has ${bytes} bytes; expected at most ${MAX_CONFIG_BYTES}`);
 }
 
 /** Throw BadInput if a config.json says that the model is something else than a GPT-2, before gigabytes are fetched. */

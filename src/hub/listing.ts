@@ -3,6 +3,7 @@
 import { listFiles, modelInfo } from "@huggingface/hub";
 import { z } from "zod";
 import { BadInput } from "../check.ts";
+import { oneLine } from "../formats/quote.ts";
 import type { Hub } from "./endpoint.ts";
 import { Interrupted } from "./interrupted.ts";
 import { checkFilePath } from "./names.ts";
@@ -93,7 +94,7 @@ async function ask<T>(hub: Hub, wanted: Wanted, question: () => Promise<T>): Pro
     const issue = error instanceof z.ZodError ? error.issues[0] : undefined;
     const detail = issue ? `${issue.path.join(".")}: ${issue.message}` : error.message;
     throw new BadInput(
-      `${hub.endpoint} answered about ${wanted.repo} in a form that the hub does not use (${detail}); try another endpoint (HF_ENDPOINT)`,
+      `${hub.endpoint} answered about ${wanted.repo} in a form that the hub does not use (${oneLine(detail)}); try another endpoint (HF_ENDPOINT)`,
     );
   }
 }

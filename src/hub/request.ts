@@ -3,12 +3,17 @@
 // Redirects are followed here because large files live on another host, which must not see the token.
 
 import { BadInput } from "../check.ts";
+import { oneLine } from "../formats/quote.ts";
 import type { Hub } from "./endpoint.ts";
 import { Interrupted } from "./interrupted.ts";
 import { refusal, type Wanted } from "./refusal.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 const MAX_REDIRECTS = 8;
+/** Answers that one question may take. The hub puts 1,000 files on a page. */
+const MAX_PAGES = 1_000;
+/** Bytes of all those answers. A file takes about 300 bytes of a list. */
+const MAX_JSON_BYTES = 64 * 1024 * 1024;
 
 /** What `use` gets to see of an answer; the connection is closed when `use` returns. */
 export interface Answer {
@@ -44,20 +49,39 @@ export async function get<T>(
 /**
  * A `fetch` for @huggingface/hub's listing functions, so that they too keep the token at home, can be aborted,
  * and fail with one clear line (BadInput). Only GETs of JSON; every page of a listing is asked of the endpoint,
- * because mirrors pass on "next page" links that name the original hub.
+ * because mirrors pass on "next page" links that name the original hub. It serves one question: its pages are
+ * counted, and none may be asked for twice.
  */
 export function jsonFetch(hub: Hub, wanted: Wanted): typeof fetch {
+  const asked = new Set<string>();
+  let bytesLeft = MAX_JSON_BYTES;
   return async (input) => {
-    const asked = new URL(input instanceof Request ? input.url : input);
+    const named = new URL(input instanceof Request ? input.url : input);
     const address =
-      asked.origin === hub.origin ? asked : new URL(hub.endpoint + asked.pathname + asked.search);
+      named.origin === hub.origin ? named : new URL(hub.endpoint + named.pathname + named.search);
+    if (asked.has(address.href) || asked.size === MAX_PAGES) {
+      const fault =
+        asked.size === MAX_PAGES ? `more than ${MAX_PAGES} pages` : "a page that names itself as next";
+      throw new BadInput(
+        `${hub.endpoint} answered with ${fault} when asked for ${wanted.repo}; try another endpoint (HF_ENDPOINT)`,
+      );
+    }
+    asked.add(address.href);
     return get(hub, address, { accept: "application/json" }, async (answer) => {
       if (!answer.ok) throw refusal(hub, wanted, answer.status, answer.headers, answer.url);
       const pieces: Uint8Array[] = [];
-      for await (const piece of answer.chunks()) pieces.push(piece);
+      for await (const piece of answer.chunks()) {
+        bytesLeft -= piece.length;
+        if (bytesLeft < 0) {
+          throw new BadInput(
+            `${answer.url.origin} answered more than ${MAX_JSON_BYTES} bytes when asked for ${wanted.repo}; the endpoint must be the hub or a mirror of it`,
+          );
+        }
+        pieces.push(piece);
+      }
       const text = Buffer.concat(pieces).toString("utf8");
       if (!isJson(text)) {
-        const type = answer.headers.get("content-type") ?? "something";
+        const type = oneLine(answer.headers.get("content-type") ?? "something", 80);
         throw new BadInput(
           `${answer.url.origin} answered ${type} that is not JSON when asked for ${wanted.repo}; the endpoint must be the hub or a mirror of it`,
         );

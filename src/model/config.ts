@@ -37,7 +37,7 @@ export interface ModelConfig {
 
 const CODE = "CONFIG";
 /** GPT-2's own config.json has 665 bytes; label lists make some reach a few hundred KB. */
-const MAX_FILE_BYTES = 1 << 20;
+export const MAX_CONFIG_BYTES = 1 << 20;
 /** Largest head that the attention kernels have room for. */
 const MAX_HEAD_SIZE = 128;
 /** What transformers' GPT2Config takes when the file does not name the token: `<|endoftext|>` of the English GPT-2. */
@@ -92,8 +92,8 @@ export async function loadConfig(folder: string): Promise<ModelConfig> {
   const file = join(folder, "config.json");
   const bytes = await openBytes(file);
   try {
-    if (bytes.size > MAX_FILE_BYTES) {
-      const what = `got a file of ${bytes.size} bytes, expected at most ${MAX_FILE_BYTES}`;
+    if (bytes.size > MAX_CONFIG_BYTES) {
+      const what = `got a file of ${bytes.size} bytes, expected at most ${MAX_CONFIG_BYTES}`;
       throw new CheckpointError(CODE, file, what);
     }
     return readConfig(await bytes.read(0, bytes.size), file);
