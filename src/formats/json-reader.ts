@@ -1,6 +1,7 @@
 import { CheckpointError } from "./checkpoint-error.ts";
-import { escapeAt } from "./json-escape.ts";
+import { escapeAt, escapeLength } from "./json-escape.ts";
 import { quote } from "./quote.ts";
+import { TextBuilder } from "./text-builder.ts";
 import { firstInvalidUtf8 } from "./utf8.ts";
 
 /** What JSON calls the value that comes next. */
@@ -34,10 +35,9 @@ export interface JsonLimits {
 
 /** Safetensors need a depth of 3, and 400,000 keys for 100,000 tensors; values that nobody wants cost no memory. */
 const HEADER_LIMITS: JsonLimits = { depth: 8, keys: 500_000, values: Number.POSITIVE_INFINITY };
-/** Up to this length a text is put together here; TextDecoder costs more to call. */
-const SHORT_TEXT = 32;
-/** Pieces of a string with escapes that wait to be joined. */
-const MAX_PIECES = 4096;
+const TRUE = Uint8Array.from("true", (character) => character.charCodeAt(0));
+const FALSE = Uint8Array.from("false", (character) => character.charCodeAt(0));
+const NULL = Uint8Array.from("null", (character) => character.charCodeAt(0));
 const TAB = 0x09;
 const LINE_FEED = 0x0a;
 const RETURN = 0x0d;
@@ -49,7 +49,11 @@ const PLUS = 0x2b;
 const POINT = 0x2e;
 const DIGIT_0 = 0x30;
 const LETTER_E = 0x65;
-const LETTER_U = 0x75;
+const LETTER_F = 0x66;
+const LETTER_N = 0x6e;
+const LETTER_T = 0x74;
+const BRACKET = 0x5b;
+const BRACE = 0x7b;
 
 /**
  * A strict JSON reader (RFC 8259) that walks the bytes and hands out one value at a time, because JSON.parse
@@ -59,8 +63,7 @@ const LETTER_U = 0x75;
 export class JsonReader {
   private readonly source: JsonSource;
   private readonly bytes: Uint8Array;
-  /** ignoreBOM keeps a byte order mark in the text, where it is an error, instead of dropping it. */
-  private readonly decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  private readonly builder = new TextBuilder();
   private at = 0;
   private depth = 0;
   private keys = 0;
@@ -81,14 +84,13 @@ export class JsonReader {
   /** Kind of the next value, which stays unread. */
   kind(): JsonKind {
     this.skipSpace();
-    const byte = this.bytes[this.at];
+    const byte = this.bytes[this.at] ?? 0;
     if (byte === QUOTE) return "string";
-    const character = byte === undefined ? "" : String.fromCharCode(byte);
-    if (character === "{") return "object";
-    if (character === "[") return "array";
-    if (character === "t" || character === "f") return "boolean";
-    if (character === "n") return "null";
-    if (character === "-" || (character >= "0" && character <= "9")) return "number";
+    if (byte === BRACE) return "object";
+    if (byte === BRACKET) return "array";
+    if (byte === LETTER_T || byte === LETTER_F) return "boolean";
+    if (byte === LETTER_N) return "null";
+    if (byte === MINUS || (byte >= DIGIT_0 && byte <= DIGIT_0 + 9)) return "number";
     throw this.unexpected("a value");
   }
 
@@ -131,29 +133,15 @@ export class JsonReader {
 
   string(): string {
     this.expect('"');
-    let text = "";
-    // Joined in batches: one concatenation per escape would keep a rope node alive for every one of them.
-    let pieces: string[] = [];
-    let begin = this.at;
     for (;;) {
-      const byte = this.bytes[this.at];
-      if (byte === undefined || byte < SPACE) throw this.unexpected("the end of a string");
-      if (byte !== QUOTE && byte !== BACKSLASH) {
-        this.at++;
-        continue;
-      }
-      if (begin < this.at) pieces.push(this.text(begin, this.at));
-      if (byte === QUOTE) {
-        this.at++;
-        return text + pieces.join("");
-      }
-      pieces.push(this.escapeSequence());
-      begin = this.at;
-      if (pieces.length >= MAX_PIECES) {
-        text += pieces.join("");
-        pieces = [];
-      }
+      const begin = this.at;
+      const byte = this.skipPlain();
+      this.builder.addBytes(this.bytes, begin, this.at);
+      if (byte === QUOTE) break;
+      this.builder.addCodePoint(this.escape());
     }
+    this.at++;
+    return this.builder.take();
   }
 
   /** The number as it is written: the caller decides what it may be. */
@@ -161,7 +149,8 @@ export class JsonReader {
     this.skipSpace();
     const begin = this.at;
     this.skipNumber();
-    return this.text(begin, this.at);
+    this.builder.addBytes(this.bytes, begin, this.at);
+    return this.builder.take();
   }
 
   /** Read the next value, whatever it is, and forget it. */
@@ -170,9 +159,9 @@ export class JsonReader {
     if (++this.values > this.limits.values) throw this.tooMany("values");
     if (kind === "object") this.object(() => this.skip());
     else if (kind === "array") this.array(() => this.skip());
-    else if (kind === "string") this.string();
+    else if (kind === "string") this.skipString();
     else if (kind === "number") this.skipNumber();
-    else this.literal();
+    else this.literal(kind === "null" ? NULL : this.bytes[this.at] === LETTER_T ? TRUE : FALSE);
   }
 
   /** Start over: a caller that has skipped through the whole text knows it to be JSON and now reads what it means. */
@@ -211,24 +200,39 @@ export class JsonReader {
     if (this.at === begin) throw this.unexpected("a digit");
   }
 
-  private literal(): void {
-    for (const word of ["true", "false", "null"]) {
-      if (String.fromCharCode(...this.bytes.subarray(this.at, this.at + word.length)) !== word) continue;
-      this.at += word.length;
-      return;
+  private literal(word: Uint8Array): void {
+    for (let i = 0; i < word.length; i++) {
+      if (this.bytes[this.at + i] !== word[i]) throw this.unexpected("a value");
     }
-    throw this.unexpected("a value");
+    this.at += word.length;
   }
 
-  private escapeSequence(): string {
-    const text = escapeAt(this.bytes, this.at);
-    if (text === undefined) throw this.unexpected("a JSON escape");
-    // `\n` takes 2 bytes, `\uXXXX` 6, a pair of them 12.
-    this.at += this.bytes[this.at + 1] === LETTER_U ? 6 * text.length : 2;
-    return text;
+  private skipString(): void {
+    this.expect('"');
+    while (this.skipPlain() !== QUOTE) this.escape();
+    this.at++;
   }
 
-  private open(bracket: string): void {
+  /** Pass over what stands for itself in a string; the byte that ends it, a quote or a backslash. */
+  private skipPlain(): number {
+    const { bytes } = this;
+    let at = this.at;
+    let byte = bytes[at];
+    while (byte !== undefined && byte >= SPACE && byte !== QUOTE && byte !== BACKSLASH) byte = bytes[++at];
+    this.at = at;
+    if (byte === undefined || byte < SPACE) throw this.unexpected("the end of a string");
+    return byte;
+  }
+
+  /** The code point of the escape that comes next. */
+  private escape(): number {
+    const codePoint = escapeAt(this.bytes, this.at);
+    if (codePoint < 0) throw this.unexpected("a JSON escape");
+    this.at += escapeLength(this.bytes, this.at, codePoint);
+    return codePoint;
+  }
+
+  private open(bracket: "{" | "["): void {
     this.expect(bracket);
     this.depth++;
     if (this.depth > this.limits.depth) {
@@ -253,16 +257,6 @@ export class JsonReader {
       const byte = this.bytes[this.at];
       if (byte !== SPACE && byte !== LINE_FEED && byte !== RETURN && byte !== TAB) return;
     }
-  }
-
-  private text(begin: number, end: number): string {
-    if (end - begin <= SHORT_TEXT) {
-      let text = "";
-      let at = begin;
-      while (at < end && this.bytes[at]! < 0x80) text += String.fromCharCode(this.bytes[at++]!);
-      if (at === end) return text;
-    }
-    return this.decoder.decode(this.bytes.subarray(begin, end));
   }
 
   private tooMany(what: "keys" | "values"): CheckpointError {

@@ -154,3 +154,25 @@ describe("firstInvalidUtf8", () => {
     }
   });
 });
+
+describe("long strings", () => {
+  const mixed = fc.string({
+    unit: fc.constantFrom("a".repeat(40), "b", "\n", "\u0001", "é", "中", "😀", '"', "\\", "\ufeff"),
+    maxLength: 60,
+  });
+
+  it("are the text that JSON.parse makes of them, escaped or not", () => {
+    fc.assert(
+      fc.property(mixed, fc.boolean(), (text, ascii) => {
+        const json = JSON.stringify(text);
+        const escape = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
+        expect(read(ascii ? json.replace(/[^ -~]/g, escape) : json)).toBe(text);
+      }),
+    );
+  });
+
+  it("may hold more escapes than are gathered at a time", () => {
+    const text = "中\n😀".repeat(10_000);
+    expect(read(`"${"\\u4e2d\\n\\ud83d\\ude00".repeat(10_000)}"`)).toBe(text);
+  });
+});
