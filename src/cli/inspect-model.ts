@@ -13,6 +13,8 @@ import { kvBytesPerToken, loadConfig, type ModelConfig, parameterCount } from ".
 import {
   type ExpectedTensor,
   expectedTensors,
+  extraLayer,
+  extraLayerProblem,
   type TensorKind,
   tensorProblem,
 } from "../model/expected-tensors.ts";
@@ -216,6 +218,8 @@ async function readCheckpoint(
       extra: [...tensors.keys()].filter((name) => !wanted.has(name) && !twin.includes(name)),
     };
     const problems = expected.flatMap((e) => tensorProblem(file!.path, e, tensors.get(e.name)) ?? []);
+    const extra = extraLayer(config, tensors.keys());
+    if (extra !== undefined) problems.push(extraLayerProblem(file.path, config, extra));
     return { checkpoint, tensors, problems };
   } catch (error) {
     if (!(error instanceof CheckpointError)) throw error;

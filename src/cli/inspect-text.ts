@@ -1,10 +1,13 @@
 import { formatBytes, formatCount } from "../bench/units.ts";
 import { shapeText } from "../check.ts";
+import { oneLine } from "../formats/quote.ts";
 import { TENSOR_KINDS } from "../model/expected-tensors.ts";
 import type { InspectedTensor, Inspection } from "./inspect-model.ts";
 
 /** Of a list of names or problems, as many are printed; --json has them all. */
 const MAX_LISTED = 8;
+/** Characters of a name out of a file that are printed. */
+const MAX_NAME = 80;
 
 /** What Dawn on NVIDIA's GPUs offers as maxStorageBufferBindingSize, the most that we have seen. */
 const LARGEST_BINDING = 2 ** 31 - 4;
@@ -173,7 +176,10 @@ function problems({ problems }: Inspection): string[] {
 }
 
 function names(list: readonly string[]): string {
-  const shown = list.slice(0, MAX_LISTED).join(", ");
+  const shown = list
+    .slice(0, MAX_LISTED)
+    .map((name) => oneLine(name, MAX_NAME))
+    .join(", ");
   return list.length > MAX_LISTED ? `${shown} and ${list.length - MAX_LISTED} more` : shown;
 }
 

@@ -23,6 +23,10 @@ const MAGICS: readonly (readonly [begin: string, looksLike: string])[] = [
   ["\x93NUMPY", "a NumPy file"],
 ];
 
+/** What servers send, with a page's or an error's status that was not looked at, in place of a file. */
+const REFUSALS =
+  /^\s*(?:(?:error:?|\d{3}:?|entry|file|repository|page|rate)\s+)?(?:not found|access |unauthorized|forbidden|invalid |bad gateway|internal server error|service unavailable|too many requests|limit exceeded)/i;
+
 export type FileKind = "safetensors" | "zip" | "pickle" | "tar" | "json" | "lfs-pointer" | "other";
 
 /** What a file seems to be, from its first bytes; `looksLike` completes "looks like …", empty when unknown. */
@@ -64,6 +68,12 @@ function looksOf(head: Uint8Array): FileLooks {
   }
   if (/^\s*<(?:!doctype|html|head|\?xml|!--)/i.test(text)) {
     return { kind: "other", looksLike: "an HTML page (a failed download?)" };
+  }
+  if (REFUSALS.test(text)) {
+    return { kind: "other", looksLike: "a server's refusal in plain text (a failed download?)" };
+  }
+  if (/^\s*\{\s*"error"/.test(text)) {
+    return { kind: "json", looksLike: "JSON text with an error (a failed download?)" };
   }
   if (/^\s*[{[]\s*(?:["{[\]}]|$)/.test(text)) return { kind: "json", looksLike: "JSON text" };
   return { kind: "other", looksLike: "" };

@@ -2,6 +2,17 @@ import { CheckpointError } from "./checkpoint-error.ts";
 import { LIMITS } from "./pickle-opcodes.ts";
 import type { PickleStorage, PickleValue } from "./pickle-values.ts";
 
+/** What may still be done: one for all pickles of a file. */
+export interface Budget {
+  opcodes: number;
+  containers: number;
+}
+
+/** A whole file's budget. */
+export function newBudget(): Budget {
+  return { opcodes: LIMITS.opcodes, containers: LIMITS.containers };
+}
+
 /** The state of one reading. Positions count from the pickle's first byte. */
 export interface Machine {
   readonly file: string;
@@ -12,14 +23,21 @@ export interface Machine {
   readonly marks: number[];
   readonly memo: Map<number, PickleValue>;
   readonly storages: Map<string, PickleStorage>;
+  readonly budget: Budget;
   /** Next byte to read. */
   at: number;
   /** First byte of the opcode in hand. */
   opcodeAt: number;
 }
 
+/** Spend one of the budget. Throws PICKLE_LIMIT when none is left. */
+export function spend(m: Machine, what: keyof Budget): void {
+  if (m.budget[what]-- > 0) return;
+  throw refuse(m, "PICKLE_LIMIT", `${what}: got more than ${LIMITS[what]}, expected fewer`);
+}
+
 /** A machine before the first opcode of the pickle that begins at byte `begin`. */
-export function newMachine(file: string, bytes: Uint8Array, begin: number): Machine {
+export function newMachine(file: string, bytes: Uint8Array, begin: number, budget: Budget): Machine {
   const pickle = bytes.subarray(begin);
   return {
     file,
@@ -29,6 +47,7 @@ export function newMachine(file: string, bytes: Uint8Array, begin: number): Mach
     marks: [],
     memo: new Map(),
     storages: new Map(),
+    budget,
     at: 0,
     opcodeAt: 0,
   };

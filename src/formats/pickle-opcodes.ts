@@ -82,6 +82,8 @@ export const REFUSED_NAMES: ReadonlyMap<number, string> = new Map([
 export const LIMITS = {
   pickleBytes: 64 * 1024 * 1024,
   opcodes: 1_000_000,
+  /** Lists, tuples and dicts made, at up to 200 bytes each. */
+  containers: 200_000,
   stack: 10_000,
   memo: 100_000,
   stringBytes: 64 * 1024,

@@ -130,7 +130,8 @@ export function requireTree(root: PickleValue, refuse: Refuse): void {
   }
 }
 
-function isContainer(value: PickleValue): value is PickleSequence | PickleDict {
+/** True for a value that holds others. */
+export function isContainer(value: PickleValue | undefined): value is PickleSequence | PickleDict {
   if (typeof value !== "object" || value === null) return false;
   return value.kind === "tuple" || value.kind === "list" || value.kind === "dict";
 }

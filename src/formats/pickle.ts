@@ -1,8 +1,10 @@
 import { CheckpointError } from "./checkpoint-error.ts";
 import {
+  type Budget,
   get,
   type Machine,
   mark,
+  newBudget,
   newMachine,
   pop,
   popSome,
@@ -11,6 +13,7 @@ import {
   put,
   refuse,
   requireLeft,
+  spend,
   take,
   top,
 } from "./pickle-machine.ts";
@@ -18,6 +21,7 @@ import { DUP, LIMITS, OP, REFUSED_NAMES } from "./pickle-opcodes.ts";
 import { build, GLOBALS, loadStorage, reduce } from "./pickle-torch.ts";
 import {
   describe,
+  isContainer,
   isKind,
   type PickleFloat,
   type PickleGlobal,
@@ -44,13 +48,11 @@ const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
  * ever called: the few names on the list become tags. Bounded by LIMITS, without recursion, and no length in the
  * file is believed before as many bytes are there. Throws CheckpointError PICKLE_*, TENSOR_BOUNDS, STORAGE_SIZE.
  */
-export function unpickle(file: string, bytes: Uint8Array, begin = 0): Pickle {
-  const machine = newMachine(file, bytes, begin);
-  for (let steps = 0; ; steps++) {
+export function unpickle(file: string, bytes: Uint8Array, begin = 0, budget: Budget = newBudget()): Pickle {
+  const machine = newMachine(file, bytes, begin, budget);
+  for (;;) {
     machine.opcodeAt = machine.at;
-    if (steps === LIMITS.opcodes) {
-      throw refuse(machine, "PICKLE_LIMIT", `opcodes: got more than ${LIMITS.opcodes}, expected fewer`);
-    }
+    spend(machine, "opcodes");
     requireLeft(machine, 1, "opcode");
     const opcode = machine.bytes[machine.at++]!;
     if (opcode === OP.STOP) break;
@@ -85,6 +87,7 @@ export function requireEnd(file: string, end: number, size: number): void {
 /** Do what one opcode says: put a value on the stack, or change what is there. */
 function step(m: Machine, opcode: number): void {
   const value = made(m, opcode);
+  if (isContainer(value)) spend(m, "containers");
   if (value !== undefined) push(m, value);
   else change(m, opcode);
 }

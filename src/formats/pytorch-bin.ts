@@ -61,9 +61,9 @@ export async function readPytorchBin(file: FileBytes): Promise<TensorFile> {
 /** `<name>/data.pkl` beside `<name>/data/<key>`, one entry per storage. */
 async function readPytorchZip(file: FileBytes): Promise<TensorFile> {
   const entries = await readZip(file);
-  refuseTorchScript(file, entries);
   const pickleEntry = findPickle(file, entries);
   const folder = pickleEntry.name.slice(0, -PICKLE_NAME.length);
+  refuseTorchScript(file, entries, folder);
   await requireLittleEndian(file, entries.get(`${folder}byteorder`));
   if (pickleEntry.size > LIMITS.pickleBytes) {
     const what = `${quote(pickleEntry.name)}: got ${pickleEntry.size} bytes, expected at most ${LIMITS.pickleBytes}`;
@@ -96,9 +96,10 @@ async function readPytorchZip(file: FileBytes): Promise<TensorFile> {
   });
 }
 
-function refuseTorchScript(file: FileBytes, entries: ReadonlyMap<string, ZipEntry>): void {
+/** A program lies beside its data.pkl. The folder's own name says nothing: torch.save("code.bin") makes it `code/`. */
+function refuseTorchScript(file: FileBytes, entries: ReadonlyMap<string, ZipEntry>, folder: string): void {
   for (const name of entries.keys()) {
-    if (!/^(?:[^/]+\/)?(?:constants\.pkl$|code\/)/.test(name)) continue;
+    if (name !== `${folder}constants.pkl` && !name.startsWith(`${folder}code/`)) continue;
     const what = `a TorchScript program, not a state dict: got entry ${quote(name)}, expected only tensors`;
     throw new CheckpointError("TORCHSCRIPT", file.path, `${what}; save model.state_dict()`);
   }

@@ -1,6 +1,7 @@
 import { CheckpointError } from "./checkpoint-error.ts";
 import type { FileBytes } from "./file-bytes.ts";
 import { type Pickle, requireEnd, unpickle } from "./pickle.ts";
+import { type Budget, newBudget } from "./pickle-machine.ts";
 import { LIMITS, OP } from "./pickle-opcodes.ts";
 import { describe, isKind, type PickleStorage } from "./pickle-values.ts";
 import { tensorFile } from "./pytorch-tensors.ts";
@@ -45,15 +46,14 @@ const FIRST_WINDOW = 1 << 18;
  */
 export async function readPytorchLegacy(file: FileBytes): Promise<TensorFile> {
   await requireMagic(file);
-  const protocol = await readPickle(file, MAGIC.length);
+  const budget = newBudget();
+  const protocol = await readPickle(file, MAGIC.length, budget);
   if (protocol.value !== PROTOCOL) {
     const got = typeof protocol.value === "number" ? protocol.value : describe(protocol.value);
     throw new CheckpointError("LEGACY_PROTOCOL", file.path, `protocol: got ${got}, expected ${PROTOCOL}`);
   }
-  const system = await readPickle(file, protocol.end);
-  requireLittleEndian(file, system);
-  const model = await readPickle(file, system.end);
-  const keys = await readPickle(file, model.end);
+  const model = await readPickle(file, await skipSystem(file, protocol.end, budget), budget);
+  const keys = await readPickle(file, model.end, budget);
   const begins = await findStorages(file, storagesInOrder(file, keys, model), keys.end);
   // This form has no checksums to verify.
   return tensorFile(file, model.value, ({ key }) => ({ begin: begins.get(key)!, verify: async () => {} }));
@@ -65,7 +65,7 @@ async function requireMagic(file: FileBytes): Promise<void> {
   if (MAGIC.every((byte, i) => head[i] === byte)) return;
   const isNumber = head[0] === MAGIC[0] && head[2] === OP.LONG1;
   if (!isNumber && !String.fromCharCode(...head).includes(PROTOCOL_PICKLE)) {
-    const { end } = await readPickle(file, 0);
+    const { end } = await readPickle(file, 0, newBudget());
     requireEnd(file.path, end, file.size);
   }
   const what = "magic number: got another first pickle, expected 0x1950a86a20f9469cfc6c";
@@ -73,18 +73,28 @@ async function requireMagic(file: FileBytes): Promise<void> {
 }
 
 /** The pickle at `begin` of the file; its `end` counts from the file's start. Reads more only when it is cut off. */
-async function readPickle(file: FileBytes, begin: number): Promise<Pickle> {
+async function readPickle(file: FileBytes, begin: number, budget: Budget): Promise<Pickle> {
   const most = Math.min(file.size - begin, LIMITS.pickleBytes);
   for (let window = FIRST_WINDOW; ; window *= 4) {
     const length = Math.min(window, most);
+    // A reading that is cut off is done anew, so only the last one counts.
+    const spent = { ...budget };
     try {
-      const pickle = unpickle(file.path, await file.read(begin, begin + length));
+      const pickle = unpickle(file.path, await file.read(begin, begin + length), 0, spent);
+      Object.assign(budget, spent);
       return { ...pickle, end: begin + pickle.end };
     } catch (error) {
       const cut = error instanceof CheckpointError && error.code === "PICKLE_TRUNCATED";
       if (!cut || length === most) throw error;
     }
   }
+}
+
+/** Check the third pickle, of which nothing is kept; where it ends. */
+async function skipSystem(file: FileBytes, begin: number, budget: Budget): Promise<number> {
+  const system = await readPickle(file, begin, budget);
+  requireLittleEndian(file, system);
+  return system.end;
 }
 
 function requireLittleEndian(file: FileBytes, { value }: Pickle): void {

@@ -59,18 +59,22 @@ function stateDict(file: string, root: PickleValue): { dict: PickleDict; wrapper
   if (!isKind(root, "dict")) {
     throw new CheckpointError("PICKLE_ROOT", file, `root: got ${describe(root)}, expected a dict of tensors`);
   }
-  if (hasTensor(root)) return { dict: root };
+  const own = countTensors(root);
   const wrappers = WRAPPERS.filter((key) => isKind(root.items.get(key), "dict"));
   const dict = root.items.get(wrappers[0] ?? "");
-  if (wrappers.length === 1 && isKind(dict, "dict") && hasTensor(dict)) return { dict, wrapper: wrappers[0] };
+  // A loss or a step beside the model may be a tensor too: the dict with more of them is the model.
+  if (wrappers.length === 1 && isKind(dict, "dict") && countTensors(dict) > own)
+    return { dict, wrapper: wrappers[0] };
+  if (own > 0) return { dict: root };
   const got = root.items.size === 0 ? "an empty dict" : `a dict of ${list([...root.items.keys()])}`;
   const expected = `tensors, or a dict of them under one of ${WRAPPERS.join(", ")}`;
   throw new CheckpointError("PICKLE_ROOT", file, `root: got ${got}, expected ${expected}`);
 }
 
-function hasTensor(dict: PickleDict): boolean {
-  for (const value of dict.items.values()) if (isKind(value, "tensor")) return true;
-  return false;
+function countTensors(dict: PickleDict): number {
+  let count = 0;
+  for (const value of dict.items.values()) if (isKind(value, "tensor")) count++;
+  return count;
 }
 
 function list(names: readonly string[]): string {

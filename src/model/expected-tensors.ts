@@ -1,5 +1,6 @@
 import { shapeText } from "../check.ts";
 import { CheckpointError } from "../formats/checkpoint-error.ts";
+import { quote } from "../formats/quote.ts";
 import type { StoredTensor } from "../formats/tensor-file.ts";
 import type { ModelConfig } from "./config.ts";
 
@@ -59,6 +60,24 @@ export function expectedTensors(config: ModelConfig): ExpectedTensor[] {
     ...norm("ln_f"),
     ...(config.tiedHead ? [] : [table("lm_head.weight", "output head", V)]),
   ];
+}
+
+/**
+ * The first tensor of a layer that the config does not have, such as `h.3.ln_1.weight` with n_layer 3: a file with more
+ * layers would load as a smaller model that talks nonsense. `names` are without prefixes. Its error has code MODEL_SHAPE.
+ */
+export function extraLayer(config: ModelConfig, names: Iterable<string>): string | undefined {
+  for (const name of names) {
+    const layer = /^h\.(\d+)\./.exec(name)?.[1];
+    if (layer !== undefined && Number(layer) >= config.layers) return name;
+  }
+  return undefined;
+}
+
+/** The error about a file that has the tensor `name` of an extra layer. */
+export function extraLayerProblem(file: string, config: ModelConfig, name: string): CheckpointError {
+  const what = `${quote(name)} is in the file, config has n_layer ${config.layers}; correct n_layer in config.json`;
+  return new CheckpointError("MODEL_SHAPE", file, what);
 }
 
 const FLOATS = ["F64", "F32", "F16", "BF16"];

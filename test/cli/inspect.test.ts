@@ -137,7 +137,10 @@ describe("quire inspect", () => {
       join(changedTiny({ n_layer: 1 }, "model.safetensors"), "model.safetensors"),
     );
     expect(model.checkpoint!.extra).toContain("h.1.ln_1.weight");
-    expect(model.problems).toEqual([]);
+    expect(model.problems).toMatchObject([
+      { code: "MODEL_SHAPE", message: expect.stringContaining("`h.1.") },
+    ]);
+    expect(model.problems[0]!.message).toContain("is in the file, config has n_layer 1");
   });
 
   it("works out what a model without weights would take, and then says that it has none", async () => {

@@ -9,6 +9,7 @@ import { openSafetensors } from "../../src/formats/safetensors.ts";
 import type { StoredTensor } from "../../src/formats/tensor-file.ts";
 import { bytes, dict, global, type Part, pickle, str, tensor, u32 } from "./pickle-assembler.ts";
 import { memory, messageOf, openBin, SIX, torchLegacy, torchZip } from "./torch-files.ts";
+import { writeZip } from "./zip-writer.ts";
 
 type Tensors = ReadonlyMap<string, StoredTensor>;
 
@@ -169,4 +170,16 @@ describe("any bytes", () => {
       { numRuns: 1000 },
     );
   });
+});
+
+it("a file saved as code.bin has a folder code/, which makes it no program", async () => {
+  const file = writeZip(
+    [
+      { name: "code/data.pkl", data: pickle(dict({ w: tensor() })) },
+      { name: "code/data/0", data: SIX },
+      { name: "code/version", data: "3\n" },
+    ],
+    { zip64: true },
+  );
+  expect([...(await openBin(file)).tensors.keys()]).toEqual(["w"]);
 });

@@ -12,6 +12,19 @@ function refusal(...file: readonly Part[]): Promise<string> {
   return messageOf(() => openBin(...file));
 }
 
+describe("what a file's pickles may ask for together", () => {
+  it("is one budget", async () => {
+    const lists = (count: number) => list(...Array.from({ length: count }, () => list()));
+    const many = list(...Array.from({ length: 13 }, () => lists(8_000)));
+    const system = pickle(dict({ little_endian: 0x88, many }));
+    expect((await openBin(torchLegacy({ system }))).tensors.size).toBe(1);
+    const model = pickle(dict({ w: tensor({ legacy: true }), many }));
+    expect(await messageOf(() => openBin(torchLegacy({ system, model })))).toMatch(
+      /^PICKLE_LIMIT: f\.bin: containers: got more than 200000, expected fewer/,
+    );
+  });
+});
+
 describe("bad-inputs section 2: the older form", () => {
   it("is read", async () => {
     const { tensors } = await openBin(torchLegacy());

@@ -142,6 +142,15 @@ describe("bad-inputs section 2: roots", () => {
     expect([...file.tensors.keys()]).toEqual(["w"]);
     expect([...file.metadata]).toEqual([["wrapper", key]]);
   });
+  it("a loss beside the model is not taken for the model", async () => {
+    const root = dict({ model: dict({ w: tensor(), b: tensor() }), best_val_loss: tensor() });
+    const file = await openBin(torchZip(pickle(root)));
+    expect([...file.tensors.keys()]).toEqual(["w", "b"]);
+  });
+  it("as many tensors beside it as in it are the model", async () => {
+    const file = await openBin(torchZip(pickle(dict({ w: tensor(), model: dict({ b: tensor() }) }))));
+    expect([...file.tensors.keys()]).toEqual(["w"]);
+  });
   it("61: names stay as they are stored, `module.` and `__proto__` too", async () => {
     const names = ["module.transformer.wte.weight", "__proto__", "constructor", "../../x"];
     const file = await openBin(torchZip(pickle(dict(names.map((name) => [name, tensor()] as const)))));

@@ -48,7 +48,11 @@ describe("safetensors: files that are something else", () => {
     ["a NumPy file", "\x93NUMPY\x01\0v\0{'descr'"],
     ["an HTML page (a failed download?)", "<!DOCTYPE html><html>"],
     ["an HTML page (a failed download?)", "\n <HTML lang=en>"],
-    ["JSON text", '{"error":"Repository not found"}'],
+    ["JSON text", '{"weights":"Repository not found"}'],
+    ["JSON text with an error (a failed download?)", '{"error":"Repository not found"}'],
+    ["a server's refusal in plain text (a failed download?)", "Not Found"],
+    ["a server's refusal in plain text (a failed download?)", "Entry not found\n"],
+    ["a server's refusal in plain text (a failed download?)", "Access denied."],
     [
       "a tar file (or PyTorch's oldest format)",
       `${"sys_info".padEnd(257, "\0")}ustar\0${"00".padEnd(249, "\0")}`,
