@@ -1,8 +1,8 @@
 /** Leaves the results of an experiment in a folder, the figures first, so that no drawing can lose them. */
-import { existsSync, statSync } from "node:fs";
 import { access, constants, mkdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { BadInput } from "../check.ts";
+import { makeFolder } from "../folders.ts";
 import { PURPOSES } from "../gpu/memory.ts";
 import { CACHE_MODES } from "../kv/cache.ts";
 import { LIGHT } from "./chart-parts.ts";
@@ -36,19 +36,9 @@ const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...CACHE_MOD
  */
 export async function prepareResultsDir(dir: string): Promise<void> {
   await asBadInput(dir, async () => {
-    await makeFolder(resolve(dir));
+    makeFolder(dir);
     await access(dir, constants.W_OK | constants.X_OK);
   });
-}
-
-/** Level by level: Node's own recursive mkdir never returns where a file system refuses with ENOENT (/proc). */
-async function makeFolder(folder: string): Promise<void> {
-  if (existsSync(folder)) {
-    if (!statSync(folder).isDirectory()) throw Object.assign(new Error(folder), { code: "EEXIST" });
-    return;
-  }
-  await makeFolder(dirname(folder));
-  await mkdir(folder);
 }
 
 /**

@@ -1,6 +1,7 @@
-import { basename, resolve } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
 import process from "node:process";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { completeResults } from "../bench/conclude.ts";
 import { environment } from "../bench/environment.ts";
 import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
@@ -31,7 +32,7 @@ import {
   samplingOptions,
 } from "./options.ts";
 import { progressBar } from "./progress.ts";
-import { withGpu, withModel } from "./with-gpu.ts";
+import { checkVocabulary, withGpu, withModel } from "./with-gpu.ts";
 
 interface BenchKvFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
   readonly prompt?: string;
@@ -58,7 +59,11 @@ export function addBenchKv(bench: Command): void {
     )
     .option("--prompt <text>", "the text to continue (default: one in the model's language)")
     .option("-n, --new-tokens <n>", "tokens to generate", integer("--new-tokens", 1), 50)
-    .option("--modes <list>", "modes to run, separated by commas", modeList, [...CACHE_MODES])
+    .addOption(
+      new Option("--modes <list>", "modes to run, separated by commas")
+        .default([...CACHE_MODES], CACHE_MODES.join(","))
+        .argParser(modeList),
+    )
     .option("--repeat <n>", "measured runs of each mode", integer("--repeat", 1, 1000), 1)
     .option("--warmup <n>", "runs of each mode that are not measured", integer("--warmup", 0, 1000), 1)
     .option("--out <folder>", "where results.json, steps.csv, charts and report.html go", "results/bench-kv")
@@ -85,6 +90,7 @@ async function run(flags: BenchKvFlags): Promise<void> {
   await interruptible((signal) =>
     withGpu(openOptions(flags), (gpu) =>
       withModel(gpu, flags, async (model, folder) => {
+        checkVocabulary(tokenizer, model.config, folder);
         checkLengths(model, promptIds, flags);
         const bar = progressBar("tokens");
         const total = flags.modes.length * (flags.warmup + flags.repeat) * flags.newTokens;
@@ -118,9 +124,18 @@ async function report(results: BenchResults, flags: BenchKvFlags): Promise<void>
   // Print first: a full disk must not cost the figures.
   if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 1)}\n`);
   else process.stdout.write(`${resultsText(results, flags.lang, process.stdout.columns)}\n`);
-  const files = await writeResults(flags.out, results, flags.lang);
-  process.stderr.write(`quire: wrote ${files.length} files to ${resolve(flags.out)}; open report.html\n`);
+  const out = folderFor(results, flags.out);
+  const files = await writeResults(out, results, flags.lang);
+  process.stderr.write(`quire: wrote ${files.length} files to ${resolve(out)}; open report.html\n`);
   if (results.sameTokens.identical === false) process.exitCode = EXIT_FAILURE;
+}
+
+/** An experiment that broke off does not overwrite one that was completed: it goes to a folder beside it. */
+function folderFor(results: BenchResults, out: string): string {
+  const earlier = join(out, "results.json");
+  if (results.incomplete === undefined || !existsSync(earlier)) return out;
+  // Any reader of the file would look for the same words; a file that is no JSON is not worth keeping.
+  return /"incomplete":/.test(readFileSync(earlier, "utf8")) ? out : `${out}-incomplete`;
 }
 
 function outcome({ runs, error }: KvBenchRuns): Pick<BenchResults, "runs" | "incomplete"> {

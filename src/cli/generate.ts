@@ -1,6 +1,5 @@
-import { readFileSync } from "node:fs";
 import process from "node:process";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { formatBytes, formatSeconds } from "../bench/units.ts";
 import { BadInput } from "../check.ts";
 import { generate } from "../generate/generate.ts";
@@ -24,7 +23,8 @@ import {
   type SamplingFlags,
   samplingOptions,
 } from "./options.ts";
-import { withGpu, withModel } from "./with-gpu.ts";
+import { readText } from "./read-text.ts";
+import { checkVocabulary, withGpu, withModel } from "./with-gpu.ts";
 
 interface GenerateFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
   readonly kv: CacheMode;
@@ -43,11 +43,10 @@ export function generateCommand(program: Command): void {
     .argument("[prompt...]", "the text to continue; - reads it from stdin")
     .option("--prompt-file <path>", "read the prompt from a file")
     .option("-n, --max-new-tokens <n>", "most tokens to generate", integer("--max-new-tokens", 1), 100)
-    .option(
-      "--stop <text>",
-      "end before this text; may be given several times",
-      (text: string, all: string[]) => [...all, text],
-      [],
+    .addOption(
+      new Option("--stop <text>", "end before this text; may be given several times")
+        .default([], "none")
+        .argParser((text: string, all: string[]) => [...all, text]),
     )
     .option("--json", "print one JSON object instead of the text");
   addModelOptions(command);
@@ -66,6 +65,7 @@ async function run(words: readonly string[], flags: GenerateFlags): Promise<void
     withGpu(openOptions(flags), (gpu) =>
       withModel(gpu, flags, async (model, folder) => {
         const { config } = model;
+        checkVocabulary(tokenizer, config, folder);
         const prompt = tokenizer.encode(text, { addSpecialTokens: flags.specialTokens });
         if (prompt.length === 0) throw new BadInput("the prompt is empty; give at least one word");
         const sequence = new Sequence({
@@ -133,9 +133,9 @@ async function run(words: readonly string[], flags: GenerateFlags): Promise<void
         process.stderr.write(
           `${figures.newTokens} tokens in ${formatSeconds(total)} (${figures.tokensPerSecond.toFixed(1)} tokens/s, first after ` +
             `${formatSeconds(figures.timeToFirstTokenSeconds)}), prompt of ${prompt.length}, GPU memory at most ${formatBytes(peakBytes)}, ` +
-            `KV ${flags.kv}: ${formatBytes(kv.reserved)} reserved, ${formatBytes(kv.used)} used; ended by ${sequence.finishReason ?? "Ctrl-C"}\n`,
+            `KV ${flags.kv}: ${formatBytes(kv.reserved)} reserved, ${formatBytes(kv.used)} used; ended by ${sequence.finishReason ?? (signal.reason instanceof Interrupted ? "Ctrl-C" : "a closed stdout")}\n`,
         );
-        if (signal.aborted) throw new Interrupted("interrupted");
+        signal.throwIfAborted();
       }),
     ),
   );
@@ -152,9 +152,5 @@ function readPrompt(words: readonly string[], file: string | undefined): string 
       );
     return words.join(" ");
   }
-  try {
-    return readFileSync(fromStdin ? 0 : file!, "utf8");
-  } catch (error) {
-    throw new BadInput(`the prompt cannot be read: ${(error as Error).message}`);
-  }
+  return readText("the prompt", fromStdin ? "-" : file!);
 }

@@ -4,7 +4,7 @@ import { Command, CommanderError } from "commander";
 import { quireVersion } from "../packages.ts";
 import { benchCommand } from "./bench.ts";
 import { doctorCommand } from "./doctor.ts";
-import { EXIT_BAD_INPUT, exitCode } from "./exit.ts";
+import { EXIT_BAD_INPUT, exitCode, watchOutput } from "./exit.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { perplexityCommand } from "./perplexity.ts";
@@ -40,14 +40,13 @@ function buildProgram(): Command {
 }
 
 async function main(argv: readonly string[]): Promise<void> {
-  // A reader that has seen enough (| head) is no error.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
-  });
+  const outputError = watchOutput();
   const program = buildProgram();
   try {
     await program.parseAsync(argv);
+    await flushOutput();
+    const closed = outputError();
+    if (closed) throw closed;
   } catch (error) {
     if (error instanceof CommanderError) {
       // Commander has printed its message; --help and --version come here too, with exit code 0.
@@ -55,9 +54,16 @@ async function main(argv: readonly string[]): Promise<void> {
       return;
     }
     const { message, stack } = error as Error;
-    process.stderr.write(`quire: ${program.opts().debug ? stack : message}\n`);
     process.exitCode = exitCode(error);
+    if (process.exitCode !== 0) process.stderr.write(`quire: ${program.opts().debug ? stack : message}\n`);
   }
+}
+
+/** What was written is out, or its error has been told. */
+function flushOutput(): Promise<void> {
+  return new Promise((resolve) => {
+    process.stdout.write("", () => resolve());
+  });
 }
 
 await main(process.argv);

@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import process from "node:process";
 import type { Command } from "commander";
 import { BadInput } from "../check.ts";
@@ -20,6 +19,7 @@ import {
   openOptions,
 } from "./options.ts";
 import { progressBar } from "./progress.ts";
+import { readText } from "./read-text.ts";
 import { withGpu, withModel } from "./with-gpu.ts";
 
 interface PerplexityFlags extends GpuFlags, ModelFlags, CacheFlags {
@@ -81,8 +81,7 @@ async function run(flags: PerplexityFlags): Promise<void> {
             onWindow: (_, done, total) => bar.show(done, total),
           });
           bar.stop();
-          if (signal.aborted && result.count === 0)
-            throw new Interrupted("interrupted before the first window");
+          if (signal.aborted && result.count === 0) throw signal.reason;
           const window = flags.window ?? contextLength;
           const adapter = { description: gpu.info.description, software: gpu.info.software };
           const output = {
@@ -100,7 +99,9 @@ async function run(flags: PerplexityFlags): Promise<void> {
               : `perplexity ${result.perplexity.toFixed(4)} (${result.meanNll.toFixed(5)} nats a token) over ${result.count} predicted tokens ` +
                   `in ${result.windows.length} windows of up to ${window}\n`,
           );
-          if (signal.aborted) throw new Interrupted("interrupted; the figures are of the windows before");
+          if (signal.reason instanceof Interrupted)
+            throw new Interrupted("interrupted; the figures are of the windows before");
+          signal.throwIfAborted();
         } finally {
           bar.stop();
           cache.free();
@@ -111,12 +112,7 @@ async function run(flags: PerplexityFlags): Promise<void> {
 }
 
 async function readIds(flags: PerplexityFlags): Promise<number[]> {
-  let text: string;
-  try {
-    text = readFileSync(flags.file === "-" ? 0 : flags.file, "utf8");
-  } catch (error) {
-    throw new BadInput(`--file cannot be read: ${(error as Error).message}`);
-  }
+  const text = readText("--file", flags.file);
   if (!flags.ids)
     return (await loadTokenizer(modelFolder(flags.model))).encode(text, {
       addSpecialTokens: flags.specialTokens,

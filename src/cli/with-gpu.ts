@@ -1,6 +1,9 @@
 import process from "node:process";
+import { BadInput } from "../check.ts";
 import { Gpu, type OpenOptions } from "../gpu/gpu.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { Gpt2 } from "../model/gpt2.ts";
+import type { Tokenizer } from "../tokenizer.ts";
 import { type ModelFlags, modelFolder } from "./options.ts";
 
 /** Say aloud that no GPU runs this: a figure from a CPU must not pass for one of a GPU. */
@@ -34,4 +37,13 @@ export async function withModel<T>(
   } finally {
     model.free();
   }
+}
+
+/** Throws BadInput when the tokenizer has ids that the model has no row for: they belong to different models. */
+export function checkVocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: string): void {
+  if (tokenizer.vocabSize > config.vocabSize)
+    throw new BadInput(
+      `${folder}: the tokenizer has ids up to ${tokenizer.vocabSize - 1}, the model a vocabulary of ${config.vocabSize}; ` +
+        "they belong to different models",
+    );
 }

@@ -1,10 +1,20 @@
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { homedir, constants as os, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createBrotliDecompress } from "node:zlib";
+import { makeFolder } from "../folders.ts";
 import { packageFile, packageVersion } from "../packages.ts";
 import { NoAdapter } from "./errors.ts";
 
@@ -13,13 +23,14 @@ import { NoAdapter } from "./errors.ts";
 
 const ARCHIVE = "bin/swiftshader.tar.br";
 const DRIVER = "vk_swiftshader_icd.json";
+const DRIVER_LIBRARY = "libvk_swiftshader.so";
 const LOADER = "libvulkan.so.1";
 /** glibc's RTLD_NODELETE: the loader must stay although Node thinks that loading it failed. */
 const RTLD_NODELETE = 0x1000;
 
 /** Where the unpacked driver lies: a folder that outlives the process, under the user's cache. */
 function cacheFolder(): string {
-  const base = process.env.QUIRE_CACHE ?? process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+  const base = process.env.QUIRE_CACHE || process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
   return join(base, "quire", `swiftshader-${packageVersion("@sparticuz/chromium")}`);
 }
 
@@ -37,15 +48,23 @@ export async function unpackSoftwareAdapter(): Promise<string> {
   const missing = softwareAdapterMissing();
   if (missing) throw new NoAdapter(`NO_ADAPTER: ${missing}`);
   const folder = cacheFolder();
-  if (existsSync(join(folder, DRIVER))) return folder;
+  if (isWhole(folder)) return folder;
   try {
     return await unpackInto(folder);
   } catch (error) {
     // A home that cannot be written (read-only container) is no reason to give up.
     if ((error as NodeJS.ErrnoException).code === undefined) throw error;
     const fallback = join(temporaryFolder(), "swiftshader");
-    return existsSync(join(fallback, DRIVER)) ? fallback : await unpackInto(fallback);
+    return isWhole(fallback) ? fallback : await unpackInto(fallback);
   }
+}
+
+/** Are the driver, its library and the loader there, and not empty? A full disk leaves files without content. */
+function isWhole(folder: string): boolean {
+  return [DRIVER, DRIVER_LIBRARY, LOADER].every((name) => {
+    const path = join(folder, name);
+    return existsSync(path) && statSync(path).size > 0;
+  });
 }
 
 /** Our own folder among everybody's temporary ones. Libraries are loaded from it, so nobody else may have filled it. */
@@ -64,15 +83,18 @@ function temporaryFolder(): string {
 /** Unpack beside the target and rename, so that two processes that start at once both find a whole folder. */
 async function unpackInto(folder: string): Promise<string> {
   const { x } = await import("tar");
-  mkdirSync(join(folder, ".."), { recursive: true });
+  makeFolder(join(folder, ".."));
   const fresh = mkdtempSync(`${folder}-`);
   try {
     const archive = readFileSync(packageFile("@sparticuz/chromium", ARCHIVE)!);
     await pipeline(Readable.from([archive]), createBrotliDecompress(), x({ cwd: fresh }));
+    if (isWhole(folder)) throw new Error("another process was faster");
+    // What is there is damaged.
+    rmSync(folder, { recursive: true, force: true });
     renameSync(fresh, folder);
   } catch (error) {
     rmSync(fresh, { recursive: true, force: true });
-    if (!existsSync(join(folder, DRIVER))) throw error;
+    if (!isWhole(folder)) throw error;
   }
   return folder;
 }
