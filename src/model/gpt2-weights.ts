@@ -3,7 +3,7 @@ import { gpt2Tensors } from "../formats/gpt2-names.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import { expectedTensors, tensorProblem } from "./expected-tensors.ts";
+import { expectedTensors, extraLayer, extraLayerProblem, tensorProblem } from "./expected-tensors.ts";
 import { type LoadOptions, TensorLoader } from "./tensor-loader.ts";
 
 export type { LoadOptions } from "./tensor-loader.ts";
@@ -63,6 +63,8 @@ export async function loadWeights(
       const problem = tensorProblem(file.path, tensor, tensors.get(tensor.name));
       if (problem) throw problem;
     }
+    const extra = extraLayer(config, tensors.keys());
+    if (extra !== undefined) throw extraLayerProblem(file.path, config, extra);
     // A tied head may be stored a second time; it is the token embedding all the same.
     const known = new Set([...expected.map((e) => e.name), "lm_head.weight"]);
     const unknown = [...tensors.keys()].filter((name) => !known.has(name));

@@ -371,3 +371,10 @@ describe("host memory", () => {
     expect(close).toHaveBeenCalledOnce();
   });
 });
+
+test("a file with more layers than the config says is refused", async () => {
+  const config = { ...(await loadConfig(TINY)), layers: 1 };
+  const before = gpu.memory.currentByPurpose.weights;
+  await expect(loadWeights(gpu, TINY, config)).rejects.toMatchObject({ code: "MODEL_SHAPE" });
+  expect(gpu.memory.currentByPurpose.weights).toBe(before);
+});
