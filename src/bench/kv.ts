@@ -107,10 +107,10 @@ async function runOnce(
   let peakBytes = 0;
   const peakByPurpose: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
   let error: Error | undefined;
-  // Buffers and params that the run before left for reuse are not this run's.
-  model.gpu.trim();
   let totalSeconds = 0;
   try {
+    // Buffers and params that the run before left for reuse are not this run's.
+    model.gpu.trim();
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
     const start = performance.now();
     try {

@@ -5,6 +5,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { Gpt2 } from "../model/gpt2.ts";
 import type { Tokenizer } from "../tokenizer.ts";
 import { type ModelFlags, modelFolder } from "./options.ts";
+import { progressBar } from "./progress.ts";
 
 /** Say aloud that no GPU runs this: a figure from a CPU must not pass for one of a GPU. */
 export const SOFTWARE_NOTICE = "software adapter (SwiftShader on the CPU): correct, slow, no benchmark";
@@ -27,15 +28,27 @@ export async function withModel<T>(
   body: (model: Gpt2, folder: string) => Promise<T>,
 ): Promise<T> {
   const folder = modelFolder(flags.model);
-  const model = await Gpt2.load(gpu, folder, {
-    dtype: flags.dtype,
-    strict: flags.strict,
-    onWarning: (message) => process.stderr.write(`quire: warning: ${message}\n`),
-  });
+  const model = await loadModel(gpu, folder, flags);
   try {
     return await body(model, folder);
   } finally {
     model.free();
+  }
+}
+
+/** Load with a bar on a terminal: GPT-2 XL is 6 GB. */
+async function loadModel(gpu: Gpu, folder: string, flags: ModelFlags): Promise<Gpt2> {
+  const bar = progressBar("MiB");
+  const mib = (bytes: number) => Math.ceil(bytes / 2 ** 20);
+  try {
+    return await Gpt2.load(gpu, folder, {
+      dtype: flags.dtype,
+      strict: flags.strict,
+      onProgress: (done, total) => bar.show(mib(done), mib(total), "loading"),
+      onWarning: (message) => process.stderr.write(`quire: warning: ${message}\n`),
+    });
+  } finally {
+    bar.stop();
   }
 }
 

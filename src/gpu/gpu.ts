@@ -16,7 +16,8 @@ export type { OpenOptions } from "./open-device.ts";
  * One adapter and device, its queue, its memory ledger and its late errors.
  *
  * Ops add dispatches to the recording in progress; `submit` runs it, `read` runs it and copies a result out. WebGPU
- * reports errors late: every one is kept and thrown by the next submit, read or settle.
+ * reports errors late: every one is kept and thrown by the next submit, read or settle, and what was recorded and not
+ * submitted is dropped with it.
  */
 export class Gpu {
   readonly info: AdapterInfo;

@@ -25,7 +25,6 @@ export interface Batch extends AttentionBatch {
   /** [S] u32: the row of each sequence's last token, whose logits choose the next one. */
   readonly lastRows: Tensor;
   readonly step: CacheStep;
-  readonly tokenCount: number;
 }
 
 /** Rows are one dimension of most dispatches, which WebGPU ends at 65,535 workgroups. */
@@ -84,6 +83,5 @@ export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: 
       queryStarts.slice(1).map((end) => end - 1),
     ),
     step,
-    tokenCount: tokenIds.length,
   };
 }

@@ -75,6 +75,8 @@ export class Gpt2 {
     trace: Trace,
     finish: (hidden: Tensor, batch: Batch) => Tensor,
   ): Tensor {
+    // What was recorded before is not this step's: it runs now, and only the step is dropped when it fails half-way.
+    this.gpu.submit();
     try {
       return scope(this.gpu, () => {
         const batch = makeBatch(this.gpu, this.config, cache, items);

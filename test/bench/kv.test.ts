@@ -1,7 +1,7 @@
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { type KvBenchOptions, measureKv } from "../../src/bench/kv.ts";
 import { compareTokens } from "../../src/bench/summarize.ts";
-import { DeviceLost, OutOfMemory } from "../../src/gpu/errors.ts";
+import { DeviceLost, GpuError, OutOfMemory } from "../../src/gpu/errors.ts";
 import { PURPOSES } from "../../src/gpu/memory.ts";
 import { CACHE_MODES, type CacheMode, slotBytes, sum } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
@@ -46,6 +46,18 @@ const names = (runs: readonly { mode: CacheMode; repeat: number }[]) =>
   runs.map(({ mode, repeat }) => `${mode} ${repeat}`);
 
 describe("measureKv", () => {
+  test("an error that comes between two runs keeps what was measured", async () => {
+    const trim = gpu.trim.bind(gpu);
+    let calls = 0;
+    vi.spyOn(gpu, "trim").mockImplementation(() => {
+      if (++calls === 2) throw new GpuError("WebGPU: late");
+      trim();
+    });
+    const { runs, error } = await measure();
+    expect(error?.message).toBe("WebGPU: late");
+    expect(names(runs)).toEqual(["none 1", "paged 1"]);
+  });
+
   test("gives the golden tokens in every mode, and what each step computed, saw and held", async () => {
     const { runs, error } = await measure({ maxSeqLen: 32 });
     expect(error).toBeUndefined();

@@ -4,6 +4,8 @@ import { Gpu } from "../../src/gpu/gpu.ts";
 import { CACHE_MODES, type CacheMode, type KvCache, type Place } from "../../src/kv/cache.ts";
 import { OutOfPages } from "../../src/kv/page-allocator.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
+import { add } from "../../src/ops/add.ts";
+import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
 import { cacheFor, goldenTensor, TINY, tokensOf } from "./tiny.ts";
 
@@ -241,4 +243,14 @@ test("activations above the budget: OutOfMemory, and what the step took comes ba
   expectClose(await logits.read(), await alone("none", tokensOf(0, 3)));
   await small.close();
   expect(small.memory.current).toBe(0);
+});
+
+test("work recorded before a step that is refused still runs", async () => {
+  const cache = cacheFor(gpu, model, "paged", 1);
+  const ones = Tensor.from(gpu, [4], [1, 1, 1, 1]);
+  const sum = add(ones, ones);
+  expect(() => model.forward(cache, [{ place: cache.open(), tokens: [131] }])).toThrow("out of vocabulary");
+  expect([...(await sum.read())]).toEqual([2, 2, 2, 2]);
+  for (const tensor of [ones, sum]) tensor.free();
+  cache.free();
 });
