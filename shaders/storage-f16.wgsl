@@ -4,6 +4,8 @@
 
 alias Packed4 = vec2u;
 
+const SCALED = false; // stored values are the values
+
 const LARGEST_HALF = 65504.0;
 
 fn unpack4(packed: Packed4) -> vec4f {

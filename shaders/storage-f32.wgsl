@@ -2,6 +2,8 @@
 
 alias Packed4 = vec4f;
 
+const SCALED = false; // stored values are the values
+
 fn unpack4(packed: Packed4) -> vec4f {
   return packed;
 }
