@@ -172,19 +172,22 @@ export function addCacheOptions(command: Command): Command {
     );
 }
 
-export interface SamplingFlags {
+export interface SamplerFlags {
   readonly temperature: number;
   readonly topK: number;
   readonly topP: number;
   readonly minP: number;
   readonly repetitionPenalty: number;
   readonly seed: number | bigint;
+}
+
+export interface SamplingFlags extends SamplerFlags {
   readonly ignoreEos?: boolean;
   readonly specialTokens: boolean;
 }
 
 /** --temperature and what else chooses the next token. */
-export function addSamplingOptions(command: Command): Command {
+export function addSamplerOptions(command: Command): Command {
   return command
     .option("--temperature <t>", "0 is greedy", number("--temperature", 0, Number.POSITIVE_INFINITY), 0.7)
     .option("--top-k <k>", "keep the k most likely tokens; 0 is off", integer("--top-k", 0), 0)
@@ -206,12 +209,17 @@ export function addSamplingOptions(command: Command): Command {
       number("--repetition-penalty", 0, Number.POSITIVE_INFINITY, { above: true }),
       1,
     )
-    .option("--seed <n>", "same seed, same tokens", seed, 0)
+    .option("--seed <n>", "same seed, same tokens", seed, 0);
+}
+
+/** The sampler's options, and those of a text that is generated. */
+export function addSamplingOptions(command: Command): Command {
+  return addSamplerOptions(command)
     .option("--ignore-eos", "go on after an end-of-text token")
     .option("--no-special-tokens", "do not let the tokenizer add its special tokens to the prompt");
 }
 
-export function samplingOptions(flags: SamplingFlags): SamplingOptions {
+export function samplingOptions(flags: SamplerFlags): SamplingOptions {
   const { temperature, topK, topP, minP, repetitionPenalty, seed } = flags;
   return { temperature, topK, topP, minP, repetitionPenalty, seed };
 }
