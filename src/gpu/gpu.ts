@@ -7,7 +7,8 @@ import { LateErrors } from "./late-errors.ts";
 import { Memory, type Purpose } from "./memory.ts";
 import { type OpenedDevice, type OpenOptions, openDevice } from "./open-device.ts";
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
-import { type BufferRange, Recording } from "./recording.ts";
+import { ReadBack } from "./read-back.ts";
+import { type BufferRange, Recording, ReplayableRecording, type Work } from "./recording.ts";
 import type { KernelSource } from "./wgsl.ts";
 
 export type { OpenOptions } from "./open-device.ts";
@@ -30,11 +31,16 @@ export class Gpu {
   readonly forms: "gpu" | "software";
   /** What the adapter could give, where the device was opened with less. */
   private readonly adapterLimits: GPUSupportedLimits;
+  /** The part of the model that dispatches belong to from now on, such as "layer 0": the profile groups by it. */
+  stage = "";
   private recording = new Recording();
   private readonly pipelines: Pipelines;
   private readonly bindings: Bindings;
   private readonly errors: LateErrors;
+  /** Results on their way to the host. */
+  readonly readBack: ReadBack;
   private dispatched = 0;
+  private capturing = false;
 
   /** Open an adapter and a device. Throws NoAdapter when there is none that fits. */
   static async open(options: OpenOptions = {}): Promise<Gpu> {
@@ -56,6 +62,7 @@ export class Gpu {
     );
     this.bindings = new Bindings(device, this.memory, (range, data) => this.write(range, data));
     this.errors = new LateErrors(device);
+    this.readBack = new ReadBack(this.memory, this.errors, () => this.settle());
     this.pipelines = new Pipelines(device, this.errors, info.description);
   }
 
@@ -67,6 +74,11 @@ export class Gpu {
   /** Kernel launches since the device was opened. */
   get dispatchCount(): number {
     return this.dispatched;
+  }
+
+  /** Count launches that a replay adds. */
+  countDispatches(count: number): void {
+    this.dispatched += count;
   }
 
   // ---- work ----------------------------------------------------------------------------------------------------
@@ -83,6 +95,7 @@ export class Gpu {
     params: ArrayBuffer | undefined,
     ranges: readonly BufferRange[],
     workgroups: readonly [number, number, number],
+    work?: () => Work,
   ): void {
     const max = this.limits.maxComputeWorkgroupsPerDimension;
     for (const count of workgroups)
@@ -97,9 +110,12 @@ export class Gpu {
     }
     this.recording.add({
       label,
+      stage: this.stage,
       pipeline: kernel.pipeline,
       bindGroup: this.bindings.group(kernel, all),
       workgroups,
+      allocations: all.map((range) => range.allocation),
+      work,
     });
     this.dispatched++;
   }
@@ -108,6 +124,7 @@ export class Gpu {
   submit(): void {
     this.throwIfFailed();
     if (this.recording.dispatches.length === 0) return;
+    check(!this.capturing, "submit: not while a recording for replay is made");
     const encoder = this.device.createCommandEncoder();
     this.encodeRecording(encoder);
     this.device.queue.submit([encoder.finish()]);
@@ -121,6 +138,26 @@ export class Gpu {
     return taken;
   }
 
+  /**
+   * Record what `body` adds, to be run by `prepareRun` (replay.ts) as often as wanted; nothing of it runs now. Tensors that `body` makes and
+   * frees serve one another as scratch, as in any recording, and belong to this one until it is freed.
+   */
+  record(body: () => void): ReplayableRecording {
+    this.submit();
+    this.capturing = true;
+    try {
+      body();
+    } catch (error) {
+      this.discardRecording();
+      throw error;
+    } finally {
+      this.capturing = false;
+    }
+    const recording = new ReplayableRecording(this.takeRecording(), this.memory);
+    this.memory.endRecording();
+    return recording;
+  }
+
   /** Run what was recorded, wait, and return `bytes` bytes of `range` from `offset`. */
   async read(range: BufferRange, offset = 0, bytes = range.bytes - offset): Promise<ArrayBuffer> {
     this.throwIfFailed();
@@ -129,24 +166,18 @@ export class Gpu {
       offset % 4 === 0 && bytes > 0 && offset + bytes <= range.bytes,
       `read: [${offset}, ${offset + bytes}) of ${range.bytes} bytes`,
     );
-    const size = Math.ceil(bytes / 4) * 4;
-    const staging = this.memory.alloc(size, "staging", "read back");
+    const target = this.readBack.target(bytes);
     try {
       const encoder = this.device.createCommandEncoder();
       this.encodeRecording(encoder);
-      encoder.copyBufferToBuffer(range.allocation.buffer, range.offset + offset, staging.buffer, 0, size);
+      this.readBack.copy(encoder, range, offset, target);
       this.device.queue.submit([encoder.finish()]);
-      staging.lastUse = this.memory.recordingNumber;
-      this.memory.afterSubmit();
-      await this.settle();
-      await this.errors.orLost(staging.buffer.mapAsync(1, 0, size)); // GPUMapMode.READ
-      this.throwIfFailed();
-      return staging.buffer.getMappedRange(0, size).slice(0, bytes);
-    } finally {
-      // Also when something else failed meanwhile: the next one to get this buffer needs it unmapped.
-      if (!this.errors.isLost && staging.buffer.mapState !== "unmapped") staging.buffer.unmap();
-      if (staging.state === "live") this.memory.free(staging);
+    } catch (error) {
+      this.readBack.drop(target);
+      throw error;
     }
+    this.memory.afterSubmit();
+    return this.readBack.result(target);
   }
 
   /** Write into a range. Recorded work that uses its buffer is submitted first, since queue writes overtake it. */

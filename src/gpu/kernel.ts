@@ -1,6 +1,6 @@
 import { check } from "../check.ts";
 import type { Gpu } from "./gpu.ts";
-import type { BufferRange } from "./recording.ts";
+import type { BufferRange, Work } from "./recording.ts";
 import { type KernelSource, loadKernel, packParams } from "./wgsl.ts";
 
 export interface RunOptions {
@@ -8,6 +8,8 @@ export interface RunOptions {
   readonly parts?: readonly string[];
   /** Values for the kernel's `override` constants. */
   readonly constants?: Readonly<Record<string, number>>;
+  /** What the launch moves and computes, for the profile; asked for only then. */
+  readonly work?: () => Work;
 }
 
 /** One WGSL file, compiled once for each choice of parts and constants, called by the names it declares. */
@@ -41,7 +43,7 @@ export class Kernel {
     buffers: Readonly<Record<string, BufferRange>>,
     params: Readonly<Record<string, number>>,
     workgroups: readonly number[],
-    { parts = [], constants = {} }: RunOptions = {},
+    { parts = [], constants = {}, work }: RunOptions = {},
   ): void {
     const source = this.source(parts);
     const ranges: BufferRange[] = [];
@@ -66,7 +68,7 @@ export class Kernel {
     const compiled = gpu.compile(source, key, constants);
     const bytes = source.params.length > 0 ? packParams(source, params) : undefined;
     const [x, y = 1, z = 1] = workgroups;
-    gpu.dispatch(this.name, compiled, bytes, ranges, [x!, y, z]);
+    gpu.dispatch(this.name, compiled, bytes, ranges, [x!, y, z], work);
   }
 }
 

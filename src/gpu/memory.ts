@@ -15,7 +15,9 @@ export interface Allocation {
   readonly purpose: Purpose;
   /** Who asked for it, for the breakdown; changes when the buffer is reused. */
   label: string;
-  state: "live" | "pooled" | "gone";
+  state: "live" | "pooled" | "held" | "gone"; // held: freed, but pinned by a recording
+  /** Recordings that are to run again and use it. */
+  pins: number;
   /** Number of the last recording that uses it; see Gpu.submit. */
   lastUse: number;
   /** The device had no room for it: its GPUBuffer is of no use, and nobody else may get it. */
@@ -134,6 +136,7 @@ export class Memory {
       purpose,
       label,
       state: "live",
+      pins: 0,
       lastUse: 0,
       refused: false,
     };
@@ -148,6 +151,36 @@ export class Memory {
     // What still held it when everything was destroyed lets go of it late, often while an error is on its way.
     if (this.allDestroyed) return;
     check(a.state === "live", `memory: ${a.label} (${a.purpose}) is freed twice`);
+    if (a.pins > 0) {
+      a.state = "held";
+      return;
+    }
+    this.release(a);
+  }
+
+  /**
+   * A recording that will run again uses this buffer: nobody else may get it until `unpin`, also when its owner frees it or
+   * has freed it already.
+   */
+  pin(a: Allocation): void {
+    check(a.state !== "gone", `memory: ${a.label} (${a.purpose}) is gone, and a recording wants it`);
+    a.pins++;
+    if (a.state !== "pooled") return;
+    this.leavePool(a);
+    const condemned = this.condemned.indexOf(a);
+    if (condemned >= 0) this.condemned.splice(condemned, 1);
+    a.state = "held";
+  }
+
+  unpin(a: Allocation): void {
+    if (this.allDestroyed) return;
+    check(a.pins > 0, `memory: ${a.label} (${a.purpose}) is not pinned`);
+    a.pins--;
+    if (a.pins === 0 && a.state === "held") this.release(a);
+  }
+
+  /** Nobody owns the buffer any more: keep it for reuse, or destroy it as soon as no recorded work needs it. */
+  private release(a: Allocation): void {
     if (POOLED.includes(a.purpose) && !a.refused) {
       a.state = "pooled";
       const key = `${a.purpose} ${a.bytes}`;
@@ -166,10 +199,14 @@ export class Memory {
       if (a.buffer !== buffer) continue;
       a.refused = true;
       if (a.state !== "pooled") continue;
-      const key = `${a.purpose} ${a.bytes}`;
-      this.pool.set(key, this.pool.get(key)?.filter((other) => other !== a) ?? []);
+      this.leavePool(a);
       this.condemned.push(a);
     }
+  }
+
+  private leavePool(a: Allocation): void {
+    const key = `${a.purpose} ${a.bytes}`;
+    this.pool.set(key, this.pool.get(key)?.filter((other) => other !== a) ?? []);
   }
 
   /** Call right after a submit: what the recording kept alive may go now, and idle pooled buffers with it. */

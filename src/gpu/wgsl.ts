@@ -7,7 +7,7 @@ export interface Binding {
   readonly index: number;
   readonly access: "uniform" | "read" | "read_write";
   /** What its elements are: a tensor of another dtype would be read as nonsense. Undefined for the params. */
-  readonly element: "f32" | "f16" | "u32" | undefined;
+  readonly element: "f32" | "f16" | "i8" | "u32" | undefined;
 }
 
 /** One scalar member of `struct Params`; every member takes 4 bytes. */
@@ -149,11 +149,12 @@ function elementOf(
   variable: string,
   type: string,
   packed: string | undefined,
-): "f32" | "f16" | "u32" {
+): "f32" | "f16" | "i8" | "u32" {
   const inner = type.trim().match(/^array<\s*(\w+)\s*>$/)?.[1];
   if (inner === "f32" || inner === "vec4f" || (inner === "Packed4" && packed === "vec4f")) return "f32";
   if (inner === "u32") return "u32";
   if (inner === "Packed4" && packed === "vec2u") return "f16";
+  if (inner === "Packed4" && packed === "u32") return "i8";
   check(
     false,
     `kernel ${kernel}: ${variable} is ${type.trim()}; wanted array<f32>, <vec4f>, <u32> or <Packed4>`,
