@@ -5,9 +5,9 @@
 // One workgroup owns one row. The variance is taken in a second pass over the row, from differences to the mean: the
 // one-pass form E[x²] - E[x]² loses every digit when the mean is large.
 //
-//   dispatch      [rows]
-//   x, y          [rows, cols]  f32, rows padded to `stride`
-//   weight, bias  [cols]        f32, zero in the padding
+//   dispatch  [rows]
+//   x, y      [rows, cols]  f32, rows padded to `stride`
+//   norm      [2, cols]     f32, zero in the padding: weight, then bias
 
 struct Params {
   cols: u32,
@@ -17,9 +17,8 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read> weight: array<f32>;
-@group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> norm: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
@@ -43,6 +42,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 3. Normalise. In the padding weight and bias are zero, and so is y.
   for (var c = thread; c < params.stride; c += WORKGROUP_SIZE) {
-    y[first + c] = (x[first + c] - mean) * scale * weight[c] + bias[c];
+    y[first + c] = (x[first + c] - mean) * scale * norm[c] + norm[params.stride + c];
   }
 }

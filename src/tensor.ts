@@ -7,12 +7,13 @@ import { narrowToHalf, widenHalf } from "./half.ts";
 export { shapeText };
 
 /**
- * How elements are stored. "f16" is half precision, two to a u32, widened by core WGSL when a kernel reads it; kernels
+ * How elements are stored. "f16" is half precision, two to a u32; "i8" is a signed byte q from -127 to 127, four to a u32,
+ * which stands for q / 127 times a scale that is kept elsewhere. Core WGSL widens both when a kernel reads them; kernels
  * compute in f32 whatever the storage.
  */
-export type Dtype = "f32" | "f16" | "u32";
+export type Dtype = "f32" | "f16" | "i8" | "u32";
 
-export const ELEMENT_BYTES: Record<Dtype, number> = { f32: 4, f16: 2, u32: 4 };
+export const ELEMENT_BYTES: Record<Dtype, number> = { f32: 4, f16: 2, i8: 1, u32: 4 };
 
 /** Rows start at multiples of 4 elements, so that kernels can load and store four at a time. */
 const ROW_ALIGN = 4;
@@ -68,7 +69,7 @@ export class Tensor implements BufferRange {
     return tensor;
   }
 
-  /** A tensor from numbers in row-major order, without padding. Rounds to the nearest half for dtype f16. */
+  /** A tensor from numbers in row-major order, without padding: for f16 the nearest halves, for i8 the bytes themselves. */
   static from(
     gpu: Gpu,
     shape: readonly number[],
@@ -95,13 +96,12 @@ export class Tensor implements BufferRange {
     return this.dtype === "u32" ? this.cols : rowStride(this.cols);
   }
 
-  /** Run what was recorded and copy the values out, without padding; halves come back as numbers. */
+  /** Run what was recorded and copy the values out, without padding; halves and bytes come back as numbers. */
   async read(): Promise<Float32Array> {
-    check(this.dtype !== "u32", "tensor: read of a u32 tensor; use readIntegers");
-    const raw = await this.gpu.read(this);
-    const { rows, cols, stride } = this;
+    const { dtype, rows, cols, stride } = this;
+    check(dtype !== "u32", "tensor: read of a u32 tensor; use readIntegers");
+    const source = decode(await this.gpu.read(this), dtype);
     const values = new Float32Array(rows * cols);
-    const source = this.dtype === "f32" ? new Float32Array(raw) : widenHalf(new Uint16Array(raw));
     for (let r = 0; r < rows; r++) values.set(source.subarray(r * stride, r * stride + cols), r * cols);
     return values;
   }
@@ -154,6 +154,12 @@ export function scope<T extends Tensor | undefined>(gpu: Gpu, body: () => T): T 
   }
 }
 
+/** The bytes of a tensor's elements as floats, exactly. */
+export function decode(raw: ArrayBuffer, dtype: Exclude<Dtype, "u32">): Float32Array {
+  if (dtype === "f32") return new Float32Array(raw);
+  return dtype === "f16" ? widenHalf(new Uint16Array(raw)) : Float32Array.from(new Int8Array(raw));
+}
+
 /** Values as the bytes of a tensor: padded rows, halves packed. */
 function encode(tensor: Tensor, values: ArrayLike<number>): ArrayBufferView {
   const { rows, cols, stride, dtype } = tensor;
@@ -161,5 +167,6 @@ function encode(tensor: Tensor, values: ArrayLike<number>): ArrayBufferView {
   const padded = new Float32Array(rows * stride);
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < cols; c++) padded[r * stride + c] = values[r * cols + c]!;
+  if (dtype === "i8") return Int8Array.from(padded);
   return dtype === "f32" ? padded : narrowToHalf(padded);
 }

@@ -122,7 +122,7 @@ function productCases(): Case[] {
       op: "matmul-transposed",
       shape: `[${T}, ${K}] x [${N}, ${K}] transposed`,
       allowed,
-      run: (gpu) => matmulTransposed(Tensor.from(gpu, [T, K], x), [Tensor.from(gpu, [N, K], w)]),
+      run: (gpu) => matmulTransposed(Tensor.from(gpu, [T, K], x), { blocks: [Tensor.from(gpu, [N, K], w)] }),
       expected: transposedProductOf(at(x), at(w), K, N),
     },
   ];
@@ -146,8 +146,8 @@ function rowCases(): Case[] {
       shape,
       allowed: 5e-5,
       run: (gpu) => {
-        const [w, b] = [Tensor.from(gpu, [K], weight), Tensor.from(gpu, [K], bias)];
-        return layernorm(Tensor.from(gpu, [T, K], x), w, b, EPSILON);
+        const norm = Tensor.from(gpu, [2, K], [...weight, ...bias]);
+        return layernorm(Tensor.from(gpu, [T, K], x), norm, EPSILON);
       },
       expected: layernormOf(at(x), at(weight), at(bias), K, EPSILON),
     },

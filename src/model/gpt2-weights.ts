@@ -1,6 +1,7 @@
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { gpt2Tensors } from "../formats/gpt2-names.ts";
 import type { Gpu } from "../gpu/gpu.ts";
+import type { Table } from "../ops/storage.ts";
 import type { Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { expectedTensors, extraLayer, extraLayerProblem, tensorProblem } from "./expected-tensors.ts";
@@ -8,15 +9,13 @@ import { type LoadOptions, TensorLoader } from "./tensor-loader.ts";
 
 export type { LoadOptions } from "./tensor-loader.ts";
 
-/** Weight and bias of a layer norm, [C] f32. */
-export interface NormWeights {
-  readonly weight: Tensor;
-  readonly bias: Tensor;
-}
+/** A layer norm's weight, then its bias: [2, C] f32. */
+export type NormWeights = Tensor;
 
-/** Weight [K, N] as Conv1D stores it, in the model's dtype, and bias [N] f32. */
 export interface LinearWeights {
+  /** [K, N] as Conv1D stores it, in the model's dtype. */
   readonly weight: Tensor;
+  /** [1, N] f32; [2, N] with the scales of the weight's columns in row 1 when the weight is i8. */
   readonly bias: Tensor;
 }
 
@@ -33,13 +32,13 @@ export interface BlockWeights {
 /** Every tensor of a GPT-2, in the order in which a token meets them. */
 export interface Gpt2Weights {
   /** [V, C] in blocks of rows, each within the device's binding limit. */
-  readonly wte: readonly Tensor[];
-  /** [P, C]. */
-  readonly wpe: Tensor;
+  readonly wte: Table;
+  /** [P, C], one block. */
+  readonly wpe: Table;
   readonly blocks: readonly BlockWeights[];
   readonly lnF: NormWeights;
-  /** [V, C] in blocks of rows; the same tensors as wte when the head is tied. */
-  readonly head: readonly Tensor[];
+  /** [V, C] in blocks of rows; wte itself when the head is tied. */
+  readonly head: Table;
 }
 
 /**
@@ -55,7 +54,7 @@ export async function loadWeights(
   options: LoadOptions = {},
 ): Promise<Gpt2Weights> {
   const file = await openCheckpoint(path);
-  const loaded = new Map<string, readonly Tensor[]>();
+  let loader: TensorLoader | undefined;
   try {
     const { tensors } = gpt2Tensors(file);
     const expected = expectedTensors(config);
@@ -72,44 +71,43 @@ export async function loadWeights(
       options.onWarning?.(
         `${file.path}: ${unknown.length} tensors that GPT-2 does not have are ignored: ${unknown.slice(0, 8).join(", ")}`,
       );
-    const total = expected.reduce((bytes, e) => bytes + tensors.get(e.name)!.byteLength, 0);
-    const loader = new TensorLoader(gpu, file.path, total, options);
-    for (const tensor of expected)
-      await loader.load(tensor, tensors.get(tensor.name)!, (blocks) => loaded.set(tensor.name, blocks));
+    loader = new TensorLoader(gpu, file.path, tensors, expected, options);
+    const weights = await loadAll(loader, config);
     await gpu.finish();
-    return assemble(config, loaded);
+    return weights;
   } catch (error) {
-    for (const t of [...loaded.values()].flat()) t.free();
+    loader?.free();
     throw error;
   } finally {
     await file.close();
   }
 }
 
-/** The loaded tensors by their places in the model. */
-function assemble(config: ModelConfig, loaded: ReadonlyMap<string, readonly Tensor[]>): Gpt2Weights {
-  const one = (name: string): Tensor => loaded.get(name)![0]!;
-  const pair = (name: string) => ({ weight: one(`${name}.weight`), bias: one(`${name}.bias`) });
-  const wte = loaded.get("wte.weight")!;
-  return {
-    wte,
-    wpe: one("wpe.weight"),
-    blocks: Array.from({ length: config.layers }, (_, l) => ({
-      ln1: pair(`h.${l}.ln_1`),
-      attention: pair(`h.${l}.attn.c_attn`),
-      attentionProjection: pair(`h.${l}.attn.c_proj`),
-      ln2: pair(`h.${l}.ln_2`),
-      fc: pair(`h.${l}.mlp.c_fc`),
-      fcProjection: pair(`h.${l}.mlp.c_proj`),
-    })),
-    lnF: pair("ln_f"),
-    head: config.tiedHead ? wte : loaded.get("lm_head.weight")!,
-  };
+/** The tensors in the order in which a token meets them. */
+async function loadAll(loader: TensorLoader, config: ModelConfig): Promise<Gpt2Weights> {
+  const wte = await loader.table("wte.weight", { inBlocks: true });
+  const wpe = await loader.table("wpe.weight");
+  const blocks: BlockWeights[] = [];
+  for (let l = 0; l < config.layers; l++)
+    blocks.push({
+      ln1: await loader.norm(`h.${l}.ln_1`),
+      attention: await loader.linear(`h.${l}.attn.c_attn`),
+      attentionProjection: await loader.linear(`h.${l}.attn.c_proj`),
+      ln2: await loader.norm(`h.${l}.ln_2`),
+      fc: await loader.linear(`h.${l}.mlp.c_fc`),
+      fcProjection: await loader.linear(`h.${l}.mlp.c_proj`),
+    });
+  const lnF = await loader.norm("ln_f");
+  const head = config.tiedHead ? wte : await loader.table("lm_head.weight", { inBlocks: true });
+  return { wte, wpe, blocks, lnF, head };
 }
 
-export function freeWeights(weights: Gpt2Weights): void {
-  const { wte, wpe, blocks, lnF, head } = weights;
-  const pairs = [...blocks.flatMap((block) => Object.values(block) as LinearWeights[]), lnF];
-  const all = new Set([...wte, wpe, ...pairs.flatMap(({ weight, bias }) => [weight, bias]), ...head]);
-  for (const tensor of all) tensor.free();
+export function freeWeights({ wte, wpe, blocks, lnF, head }: Gpt2Weights): void {
+  const linears = blocks.flatMap((b) => [b.attention, b.attentionProjection, b.fc, b.fcProjection]);
+  const norms = [...blocks.flatMap(({ ln1, ln2 }) => [ln1, ln2]), lnF];
+  const ofTables = new Set(
+    [wte, wpe, head].flatMap(({ blocks, scales }) => [...blocks, scales ?? []]).flat(),
+  );
+  for (const tensor of [...ofTables, ...norms, ...linears.flatMap(({ weight, bias }) => [weight, bias])])
+    tensor.free();
 }

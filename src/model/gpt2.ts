@@ -132,7 +132,7 @@ export class Gpt2 {
     return out;
   }
 
-  private norm(x: Tensor, { weight, bias }: NormWeights): Tensor {
-    return layernorm(x, weight, bias, this.config.layerNormEpsilon);
+  private norm(x: Tensor, weights: NormWeights): Tensor {
+    return layernorm(x, weights, this.config.layerNormEpsilon);
   }
 }

@@ -2,8 +2,10 @@ import { CheckpointError } from "../formats/checkpoint-error.ts";
 import { DTYPE_BYTES, type StoredTensor } from "../formats/tensor-file.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { narrowToHalf } from "../half.ts";
-import { ELEMENT_BYTES, rowStride, Tensor } from "../tensor.ts";
+import type { Table } from "../ops/storage.ts";
+import { type Dtype, ELEMENT_BYTES, rowStride, Tensor } from "../tensor.ts";
 import type { ExpectedTensor } from "./expected-tensors.ts";
+import type { LinearWeights } from "./gpt2-weights.ts";
 import { widenStored } from "./widen-stored.ts";
 
 export interface LoadOptions {
@@ -23,61 +25,106 @@ const CHUNK_BYTES = 16 * 2 ** 20;
 /** Uploads pass through memory that Dawn frees when the GPU has taken them; wait before more than this piles up. */
 const MAX_IN_FLIGHT_BYTES = 4 * CHUNK_BYTES;
 
-/** Brings stored tensors into GPU memory, chunk by chunk, in the dtype that the model is to have. */
+/** Brings the tensors of a checkpoint into GPU memory, chunk by chunk, in the dtype that the model is to have. */
 export class TensorLoader {
   private readonly gpu: Gpu;
   private readonly file: string;
-  private readonly total: number;
+  private readonly stored: ReadonlyMap<string, StoredTensor>;
   private readonly options: LoadOptions;
+  private readonly made: Tensor[] = [];
+  /** Stored bytes that will be read, for the progress. */
+  private readonly total: number;
   private done = 0;
   private inFlight = 0;
 
-  /** `file` stands in messages; `total` is the sum of the stored bytes to come, for the progress. */
-  constructor(gpu: Gpu, file: string, total: number, options: LoadOptions) {
+  /** `file` stands in messages; `stored` has what is `expected`, in the right shapes. */
+  constructor(
+    gpu: Gpu,
+    file: string,
+    stored: ReadonlyMap<string, StoredTensor>,
+    expected: readonly ExpectedTensor[],
+    options: LoadOptions,
+  ) {
     this.gpu = gpu;
     this.file = file;
-    this.total = total;
+    this.stored = stored;
     this.options = options;
+    this.total = expected.reduce((bytes, { name }) => bytes + stored.get(name)!.byteLength, 0);
   }
 
-  /**
-   * Load one tensor. A table of the vocabulary comes as blocks of rows, as many as the device's limit asks for; any other
-   * tensor as one block. `own` is told of the blocks before data goes into them, so that they are freed after an error.
-   */
-  async load(
-    expected: ExpectedTensor,
-    stored: StoredTensor,
-    own: (blocks: readonly Tensor[]) => void,
-  ): Promise<void> {
-    const { name, shape, matrix } = expected;
-    const dtype = matrix ? (this.options.dtype ?? "f32") : "f32";
-    const cols = shape.at(-1)!;
-    const rows = shape.length === 1 ? 1 : shape[0]!;
-    const blockRows = this.blockRows(expected, rows, cols, dtype);
+  /** A table of rows; `inBlocks` as many as the device's limit asks for, else one. */
+  async table(name: string, { inBlocks = false } = {}): Promise<Table> {
+    const stored = this.stored.get(name)!;
+    const [rows, cols] = stored.shape as [number, number];
+    const blockRows = inBlocks ? this.blockRows(cols) : rows;
     const blocks: Tensor[] = [];
     let notFinite = 0;
     for (let first = 0; first < rows; first += blockRows) {
       const count = Math.min(blockRows, rows - first);
-      const blockShape = shape.length === 1 ? shape : [count, cols];
-      const block = Tensor.empty(this.gpu, blockShape, { dtype, purpose: "weights", label: name });
+      const block = await this.make([count, cols], this.dtype, name);
+      notFinite += await this.fill(block, stored, { first });
       blocks.push(block);
-      own(blocks);
-      // Whether the device had room is known only now; writing into a buffer that it refused would be a second error.
-      await this.gpu.settle();
-      notFinite += await this.fill(block, stored, first, count);
     }
-    if (notFinite > 0) this.reportNotFinite(name, notFinite);
+    this.reportNotFinite(name, notFinite);
+    return { blocks };
   }
 
-  private blockRows({ kind }: ExpectedTensor, rows: number, cols: number, dtype: "f32" | "f16"): number {
-    if (kind !== "token embedding" && kind !== "output head") return rows;
+  /** `name`.weight [K, N] and `name`.bias. */
+  async linear(name: string): Promise<LinearWeights> {
+    const stored = this.stored.get(`${name}.weight`)!;
+    const weight = await this.make(stored.shape, this.dtype, `${name}.weight`);
+    this.reportNotFinite(`${name}.weight`, await this.fill(weight, stored));
+    const bias = await this.make([1, weight.cols], "f32", `${name}.bias`);
+    await this.vector(bias, 0, `${name}.bias`);
+    return { weight, bias };
+  }
+
+  /** `name`.weight and `name`.bias as one tensor [2, C]. */
+  async norm(name: string): Promise<Tensor> {
+    const [cols] = this.stored.get(`${name}.weight`)!.shape;
+    const norm = await this.make([2, cols!], "f32", name);
+    await this.vector(norm, 0, `${name}.weight`);
+    await this.vector(norm, 1, `${name}.bias`);
+    return norm;
+  }
+
+  /** Give back everything that was loaded. */
+  free(): void {
+    for (const tensor of this.made) tensor.free();
+  }
+
+  private get dtype(): "f32" | "f16" {
+    return this.options.dtype ?? "f32";
+  }
+
+  private blockRows(cols: number): number {
     const limit = this.options.maxBlockBytes ?? this.gpu.maxBindingBytes;
-    return Math.max(1, Math.floor(limit / (rowStride(cols) * ELEMENT_BYTES[dtype])));
+    return Math.max(1, Math.floor(limit / (rowStride(cols) * ELEMENT_BYTES[this.dtype])));
   }
 
-  /** Rows first … first + count - 1 of a stored tensor into a block. Returns how many values are not finite. */
-  private async fill(block: Tensor, stored: StoredTensor, first: number, count: number): Promise<number> {
-    const { cols, stride, dtype } = block;
+  private async make(shape: readonly number[], dtype: Dtype, label: string): Promise<Tensor> {
+    const tensor = Tensor.empty(this.gpu, shape, { dtype, purpose: "weights", label });
+    this.made.push(tensor);
+    // Whether the device had room is known only now; writing into a buffer that it refused would be a second error.
+    await this.gpu.settle();
+    return tensor;
+  }
+
+  /** A stored vector into a row of a tensor. */
+  private async vector(target: Tensor, row: number, name: string): Promise<void> {
+    this.reportNotFinite(name, await this.fill(target, this.stored.get(name)!, { row, count: 1 }));
+  }
+
+  /**
+   * `count` rows of a stored tensor, from its row `first` on, into the rows of `target` from `row` on. Returns how many
+   * values are not finite.
+   */
+  private async fill(
+    target: Tensor,
+    stored: StoredTensor,
+    { first = 0, row = 0, count = target.rows } = {},
+  ): Promise<number> {
+    const { cols, stride, dtype } = target;
     const storedRow = cols * DTYPE_BYTES[stored.dtype];
     const targetRow = stride * ELEMENT_BYTES[dtype];
     const chunkRows = Math.max(1, Math.floor(CHUNK_BYTES / storedRow));
@@ -89,7 +136,7 @@ export class TensorLoader {
       const padded = padRows(values, n, cols, stride);
       const data = dtype === "f32" ? padded : narrowToHalf(padded);
       notFinite += countNotFinite(data);
-      this.gpu.write(block, data, r * targetRow);
+      this.gpu.write(target, data, (row + r) * targetRow);
       await this.uploaded(n * targetRow, n * storedRow);
     }
     return notFinite;
@@ -105,6 +152,7 @@ export class TensorLoader {
   }
 
   private reportNotFinite(name: string, count: number): void {
+    if (count === 0) return;
     const what = `\`${name}\` has ${count} values that are NaN or infinite`;
     const error = new CheckpointError("MODEL_NAN", this.file, what);
     if (this.options.strict) throw error;

@@ -1,40 +1,40 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
-import { shapeText, Tensor } from "../tensor.ts";
-import { storagePart } from "./storage.ts";
+import { Tensor } from "../tensor.ts";
+import { checkTable, storagePart, type Table } from "./storage.ts";
 
 const kernel = new Kernel("embedding");
 
 /**
  * Token plus position embedding: y[t] = wte[tokenIds[t]] + wpe[positions[t]], a new tensor [T, C] f32.
  *
- * tokenIds and positions are [T] u32; wpe is [P, C], f32 or f16. `wte` [V, C], of wpe's dtype, comes as blocks of rows in
- * order, one where the table fits a binding. Ids must be below V and positions below P: the caller checks them, since
- * the GPU would read something else without a word.
+ * tokenIds and positions are [T] u32; wte is [V, C], and wpe [P, C], of wte's dtype, is one block. Ids must be below V and
+ * positions below P: the caller checks them, since the GPU would read something else without a word.
  */
-export function embedding(tokenIds: Tensor, positions: Tensor, wte: readonly Tensor[], wpe: Tensor): Tensor {
+export function embedding(tokenIds: Tensor, positions: Tensor, wte: Table, wpe: Table): Tensor {
   const tokens = tokenIds.cols;
   check(positions.cols === tokens, () => `embedding: ${tokens} token ids but ${positions.cols} positions`);
-  check(wte.length > 0, "embedding: wte has no blocks");
-  for (const block of wte)
-    check(
-      block.cols === wpe.cols && block.dtype === wpe.dtype,
-      () =>
-        `embedding: wte is ${block.dtype} ${shapeText(block.shape)} but wpe is ${wpe.dtype} ${shapeText(wpe.shape)}; columns and dtype must be equal`,
-    );
-  const y = Tensor.empty(wpe.gpu, [tokens, wpe.cols], { label: "embedding" });
-  const quads = wpe.stride / 4;
+  const rows = checkTable("embedding", "wte", wte);
+  const places = checkTable("embedding", "wpe", wpe);
+  const [word, place] = [wte.blocks[0]!, wpe.blocks[0]!];
+  check(wpe.blocks.length === 1, () => `embedding: wpe has ${wpe.blocks.length} blocks; wanted one`);
+  check(
+    word.cols === place.cols && word.dtype === place.dtype,
+    () =>
+      `embedding: wte is ${word.dtype} [${rows}, ${word.cols}] but wpe is ${place.dtype} [${places}, ${place.cols}]; columns and dtype must be equal`,
+  );
+  const { gpu, cols, stride } = place;
+  const y = Tensor.empty(gpu, [tokens, cols], { label: "embedding" });
+  const quads = stride / 4;
   let first_row = 0;
-  for (const block of wte) {
+  for (const block of wte.blocks) {
     const params = { quads, first_row, rows: block.rows };
     kernel.run(
-      wpe.gpu,
-      { token_ids: tokenIds, positions, wte: block, wpe, y },
+      gpu,
+      { token_ids: tokenIds, positions, wte: block, wpe: place, y },
       params,
       [Math.ceil(quads / 64), tokens],
-      {
-        parts: [storagePart(wpe)],
-      },
+      { parts: [storagePart(place)] },
     );
     first_row += block.rows;
   }

@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { foldWorkgroups, Kernel } from "../gpu/kernel.ts";
 import { rowStride, shapeText, Tensor } from "../tensor.ts";
-import { storagePart } from "./storage.ts";
+import { checkTable, storagePart, type Table } from "./storage.ts";
 
 const portable = new Kernel("matmul-transposed");
 const subgroup = new Kernel("matmul-transposed-subgroup");
@@ -11,19 +11,16 @@ const WORKGROUP_SIZE = 64;
 const SUBGROUP_ROWS = 8;
 
 /**
- * x [rows, K] · wᵀ, w [N, K] f32 or f16; a new tensor [rows, N] f32. It is GPT-2's head: logits from the token embedding.
- *
- * `w` comes as blocks of rows in order, one where the matrix fits a binding.
+ * x [rows, K] · wᵀ, w [N, K]; a new tensor [rows, N] f32. It is GPT-2's head: logits from the token embedding.
  */
-export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
-  const columns = w.reduce((sum, block) => sum + block.rows, 0);
-  check(w.length > 0, "matmul-transposed: w has no blocks");
-  for (const block of w)
-    check(
-      block.cols === x.cols,
-      () =>
-        `matmul-transposed: x is ${shapeText(x.shape)} but w is ${shapeText(block.shape)}; columns must be equal`,
-    );
+export function matmulTransposed(x: Tensor, w: Table): Tensor {
+  const columns = checkTable("matmul-transposed", "w", w);
+  const { cols } = w.blocks[0]!;
+  check(
+    cols === x.cols,
+    () =>
+      `matmul-transposed: x is ${shapeText(x.shape)} but w is [${columns}, ${cols}]; columns must be equal`,
+  );
   const y = Tensor.empty(x.gpu, [x.rows, columns], { label: "matmul-transposed" });
   const ROWS = x.rows === 1 ? 1 : 4;
   // A CPU that plays GPU has subgroups too, of four threads; one thread a row is faster there.
@@ -34,7 +31,7 @@ export function matmulTransposed(x: Tensor, w: readonly Tensor[]): Tensor {
   const constants: Record<string, number> = bySubgroup ? { ROWS } : { LANES, ROWS };
   const workgroupRows = bySubgroup ? SUBGROUP_ROWS : WORKGROUP_SIZE / LANES;
   let first = 0;
-  for (const block of w) {
+  for (const block of w.blocks) {
     const isLast = first + block.rows === columns;
     const params = {
       rows: x.rows,

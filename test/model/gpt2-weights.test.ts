@@ -223,7 +223,7 @@ describe("blocks and dtypes", () => {
   test("a table in three blocks gives the same bits as in one", async () => {
     const maxBlockBytes = 50 * 48 * 4;
     await withModel(TINY, { maxBlockBytes }, async (model) => {
-      expect(model.weights.wte.map((block) => block.shape)).toEqual([
+      expect(model.weights.wte.blocks.map((block) => block.shape)).toEqual([
         [50, 48],
         [50, 48],
         [31, 48],
@@ -246,13 +246,8 @@ describe("blocks and dtypes", () => {
       const all = (tensors: readonly { allocation: { bytes: number } }[]) =>
         tensors.reduce((sum, t) => sum + t.allocation.bytes, 0);
       return {
-        matrices: all([...wte, wpe, ...matrices.map((m) => m.weight)]),
-        vectors: all([
-          ...matrices.map((m) => m.bias),
-          lnF.weight,
-          lnF.bias,
-          ...blocks.map((b) => b.ln1.weight),
-        ]),
+        matrices: all([...wte.blocks, ...wpe.blocks, ...matrices.map((m) => m.weight)]),
+        vectors: all([...matrices.map((m) => m.bias), lnF, ...blocks.map((b) => b.ln1)]),
       };
     };
     const f32 = await withModel(TINY, {}, async (model) => bytesOf(model));
@@ -273,8 +268,8 @@ describe("blocks and dtypes", () => {
     const small = await Gpu.open({ backend: "null", limits: "default" });
     vi.mocked(openCheckpoint).mockResolvedValue(inventedFile(big).file);
     const weights = await loadWeights(small, "invented", big);
-    expect(weights.wte.map((block) => block.rows)).toEqual([20_971, 20_971, 8315]);
-    for (const block of weights.wte) expect(block.bytes).toBeLessThanOrEqual(128 * 2 ** 20);
+    expect(weights.wte.blocks.map((block) => block.rows)).toEqual([20_971, 20_971, 8315]);
+    for (const block of weights.wte.blocks) expect(block.bytes).toBeLessThanOrEqual(128 * 2 ** 20);
     await small.close();
   });
 });

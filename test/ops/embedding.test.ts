@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { Kernel } from "../../src/gpu/kernel.ts";
 import { embedding } from "../../src/ops/embedding.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { type Dtype, Tensor } from "../../src/tensor.ts";
 import {
   expectLedgerUnchanged,
   expectSameBits,
@@ -50,8 +50,8 @@ describe.each(["f32", "f16"] as const)("%s", (dtype) => {
       return embedding(
         Tensor.from(gpu, [tokens], ids, { dtype: "u32" }),
         Tensor.from(gpu, [tokens], positions, { dtype: "u32" }),
-        parts,
-        Tensor.from(gpu, [PLACES, cols], wpe, { dtype }),
+        { blocks: parts },
+        { blocks: [Tensor.from(gpu, [PLACES, cols], wpe, { dtype })] },
       );
     });
   };
@@ -87,8 +87,8 @@ describe.each(["f32", "f16"] as const)("%s", (dtype) => {
 
   test("the same call 20 times gives the same bits", async () => {
     const ids = Tensor.from(gpu, [3], [4, 0, 4], { dtype: "u32" });
-    const wte = Tensor.from(gpu, [5, 65], randomFloats(8, 5 * 65), { dtype });
-    await expectSameBits(() => embedding(ids, ids, [wte], wte));
+    const table = { blocks: [Tensor.from(gpu, [5, 65], randomFloats(8, 5 * 65), { dtype })] };
+    await expectSameBits(() => embedding(ids, ids, table, table));
   });
 });
 
@@ -116,7 +116,7 @@ test("the ledger is back where it started", async () => {
   await expectLedgerUnchanged(gpu, () => {
     const ids = Tensor.from(gpu, [3], [1, 0, 1], { dtype: "u32" });
     const table = Tensor.from(gpu, [2, 5], randomFloats(9, 10), { purpose: "weights" });
-    embedding(ids, ids, [table], table).free();
+    embedding(ids, ids, { blocks: [table] }, { blocks: [table] }).free();
     ids.free();
     table.free();
   });
@@ -124,19 +124,43 @@ test("the ledger is back where it started", async () => {
 
 describe("wrong calls", () => {
   const ids = Tensor.from(gpu, [3], [1, 0, 1], { dtype: "u32" });
-  const wpe = Tensor.empty(gpu, [2, 8]);
+  const empty = (rows: number, cols: number, dtype: Dtype = "f32") =>
+    Tensor.empty(gpu, [rows, cols], { dtype });
+  const wpe = { blocks: [empty(2, 8)] };
 
   test("as many positions as tokens", () => {
     const two = Tensor.from(gpu, [2], [0, 1], { dtype: "u32" });
-    expect(() => embedding(ids, two, [wpe], wpe)).toThrow("embedding: 3 token ids but 2 positions");
+    expect(() => embedding(ids, two, wpe, wpe)).toThrow("embedding: 3 token ids but 2 positions");
   });
 
-  test("every block of the columns and dtype of wpe", () => {
-    const half = Tensor.empty(gpu, [4, 8], { dtype: "f16" });
-    expect(() => embedding(ids, ids, [wpe, half], wpe)).toThrow(
+  test("columns and dtype of both tables", () => {
+    expect(() => embedding(ids, ids, { blocks: [empty(4, 8, "f16")] }, wpe)).toThrow(
       "embedding: wte is f16 [4, 8] but wpe is f32 [2, 8]; columns and dtype must be equal",
     );
-    const wide = Tensor.empty(gpu, [4, 9]);
-    expect(() => embedding(ids, ids, [wide], wpe)).toThrow("wte is f32 [4, 9] but wpe is f32 [2, 8]");
+    expect(() => embedding(ids, ids, { blocks: [empty(4, 9)] }, wpe)).toThrow(
+      "wte is f32 [4, 9] but wpe is f32 [2, 8]",
+    );
+  });
+
+  test("blocks that are alike, and one of positions", () => {
+    const mixed = { blocks: [empty(4, 8), empty(4, 8, "f16")] };
+    expect(() => embedding(ids, ids, mixed, wpe)).toThrow(
+      "embedding: wte has blocks of f32 with 8 columns and of f16 with 8; all must be alike",
+    );
+    expect(() => embedding(ids, ids, { blocks: [] }, wpe)).toThrow("embedding: wte has no blocks");
+    const two = { blocks: [empty(1, 8), empty(1, 8)] };
+    expect(() => embedding(ids, ids, wpe, two)).toThrow("embedding: wpe has 2 blocks; wanted one");
+  });
+
+  test("scales for every row of bytes, and for nothing else", () => {
+    const bytes = { blocks: [empty(4, 8, "i8")] };
+    const scales = Tensor.empty(gpu, [3]);
+    expect(() => embedding(ids, ids, bytes, wpe)).toThrow(
+      "embedding: wte is i8 with 4 rows and no scales; wanted 4",
+    );
+    expect(() => embedding(ids, ids, { ...bytes, scales }, wpe)).toThrow("and 3 scales; wanted 4");
+    expect(() => embedding(ids, ids, { ...wpe, scales }, wpe)).toThrow(
+      "wte is f32 with 2 rows and 3 scales; wanted none",
+    );
   });
 });

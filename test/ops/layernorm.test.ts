@@ -22,15 +22,14 @@ const SHAPES = [
   { rows: 1, cols: 6400, why: "wider than any GPT-2" },
 ];
 
+/** Weight and bias as one tensor [2, C]. */
+const normOf = (weight: Float32Array, bias: Float32Array) =>
+  Tensor.from(gpu, [2, weight.length], [...weight, ...bias]);
+
 const run = (rows: number, x: Float32Array, weight: Float32Array, bias: Float32Array, epsilon = EPSILON) =>
   withGuards(gpu, () => {
     const cols = weight.length;
-    return layernorm(
-      Tensor.from(gpu, [rows, cols], x),
-      Tensor.from(gpu, [cols], weight),
-      Tensor.from(gpu, [cols], bias),
-      epsilon,
-    );
+    return layernorm(Tensor.from(gpu, [rows, cols], x), normOf(weight, bias), epsilon);
   });
 
 test.each(SHAPES)("[$rows, $cols]: $why", async ({ rows, cols }) => {
@@ -87,26 +86,25 @@ describe("properties", () => {
 
   test("the same call 20 times gives the same bits", async () => {
     const x = Tensor.from(gpu, [3, 769], randomFloats(15, 3 * 769));
-    const [w, b] = [Tensor.from(gpu, [769], weight), Tensor.from(gpu, [769], bias)];
-    await expectSameBits(() => layernorm(x, w, b, EPSILON));
+    const norm = normOf(weight, bias);
+    await expectSameBits(() => layernorm(x, norm, EPSILON));
   });
 });
 
 test("the ledger is back where it started", async () => {
   await expectLedgerUnchanged(gpu, () => {
     const x = Tensor.from(gpu, [4, 5], randomFloats(16, 20));
-    const w = Tensor.from(gpu, [5], randomFloats(17, 5));
-    layernorm(x, w, w, EPSILON).free();
+    const norm = normOf(randomFloats(17, 5), randomFloats(18, 5));
+    layernorm(x, norm, EPSILON).free();
     x.free();
-    w.free();
+    norm.free();
   });
 });
 
 test("weights of another width are refused", () => {
   const x = Tensor.empty(gpu, [4, 768]);
-  const weight = Tensor.empty(gpu, [768]);
-  const bias = Tensor.empty(gpu, [767]);
-  expect(() => layernorm(x, weight, bias, EPSILON)).toThrow(
-    "layernorm: x is [4, 768] but weight is [768] and bias [767]; all need x's 768 columns",
-  );
+  for (const shape of [[768], [2, 767]])
+    expect(() => layernorm(x, Tensor.empty(gpu, shape), EPSILON)).toThrow(
+      `layernorm: x is [4, 768] but norm is [${shape.join(", ")}]; wanted [2, 768]`,
+    );
 });

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { foldWorkgroups, Kernel } from "../../src/gpu/kernel.ts";
 import { matmul } from "../../src/ops/matmul.ts";
 import { matmulTransposed } from "../../src/ops/matmul-transposed.ts";
+import type { Table } from "../../src/ops/storage.ts";
 import { rowStride, Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
@@ -35,14 +36,13 @@ const FORMS = [
     { LANES: 8, ROWS: 3 },
   ].map((constants) => ({
     form: `LANES ${constants.LANES}, ROWS ${constants.ROWS}`,
-    product: (x: Tensor, w: readonly Tensor[]) =>
+    product: (x: Tensor, w: Table) =>
       withConstants("matmul-transposed", 64 / constants.LANES, x, w, constants),
   })),
   // The variant for adapters with subgroups, whatever their size; the software adapter has some, of four threads.
   ...(gpu.canUse("subgroups") ? [1, 3, 4] : []).map((ROWS) => ({
     form: `by subgroups, ROWS ${ROWS}`,
-    product: (x: Tensor, w: readonly Tensor[]) =>
-      withConstants("matmul-transposed-subgroup", 8, x, w, { ROWS }),
+    product: (x: Tensor, w: Table) => withConstants("matmul-transposed-subgroup", 8, x, w, { ROWS }),
   })),
 ];
 
@@ -51,13 +51,13 @@ function withConstants(
   kernel: string,
   workgroupRows: number,
   x: Tensor,
-  w: readonly Tensor[],
+  w: Table,
   constants: { ROWS: number; LANES?: number },
 ): Tensor {
-  const N = w.reduce((sum, block) => sum + block.rows, 0);
+  const N = w.blocks.reduce((sum, block) => sum + block.rows, 0);
   const y = Tensor.empty(x.gpu, [x.rows, N]);
   let first = 0;
-  for (const block of w) {
+  for (const block of w.blocks) {
     const end = first + block.rows;
     const columns = (end === N ? rowStride(N) : end) - first;
     const k_quads = x.stride / 4;
@@ -83,7 +83,7 @@ describe.each(FORMS)("$form", ({ product }) => {
           first += rows;
           return Tensor.from(gpu, [rows, K], values, { dtype });
         });
-        return product(Tensor.from(gpu, [x.length / K, K], x), parts);
+        return product(Tensor.from(gpu, [x.length / K, K], x), { blocks: parts });
       });
 
     test.each(SHAPES)("[$rows, $K] · [$N, $K]ᵀ: $why", async ({ rows, K, N }) => {
@@ -129,7 +129,7 @@ describe.each(FORMS)("$form", ({ product }) => {
     test("the same call 20 times gives the same bits", async () => {
       const x = Tensor.from(gpu, [1, 65], randomFloats(11, 65));
       const w = Tensor.from(gpu, [65, 65], randomFloats(12, 65 * 65), { dtype });
-      await expectSameBits(() => product(x, [w]));
+      await expectSameBits(() => product(x, { blocks: [w] }));
     });
   });
 });
@@ -138,7 +138,7 @@ test("it is matmul with the transposed matrix", async () => {
   const [x, w] = [randomFloats(13, 5 * 65), randomFloats(14, 67 * 65)];
   const transposed = Float32Array.from({ length: 65 * 67 }, (_, i) => w[(i % 67) * 65 + Math.floor(i / 67)]!);
   const y = await withGuards(gpu, () =>
-    matmulTransposed(Tensor.from(gpu, [5, 65], x), [Tensor.from(gpu, [67, 65], w)]),
+    matmulTransposed(Tensor.from(gpu, [5, 65], x), { blocks: [Tensor.from(gpu, [67, 65], w)] }),
   );
   const same = await withGuards(gpu, () =>
     matmul(
@@ -166,16 +166,19 @@ test("a dispatch folded into two dimensions reaches every column", async () => {
 test("the ledger is back where it started", async () => {
   await expectLedgerUnchanged(gpu, () => {
     const x = Tensor.from(gpu, [5, 5], randomFloats(17, 25));
-    matmulTransposed(x, [x, x]).free();
+    matmulTransposed(x, { blocks: [x, x] }).free();
     x.free();
   });
 });
 
-test("a block of other columns is refused", () => {
+test("a matrix of other columns is refused, and a block of others", () => {
   const x = Tensor.empty(gpu, [2, 768]);
   const w = Tensor.empty(gpu, [5, 768]);
   const other = Tensor.empty(gpu, [5, 767]);
-  expect(() => matmulTransposed(x, [w, other])).toThrow(
+  expect(() => matmulTransposed(x, { blocks: [other] })).toThrow(
     "matmul-transposed: x is [2, 768] but w is [5, 767]; columns must be equal",
+  );
+  expect(() => matmulTransposed(x, { blocks: [w, other] })).toThrow(
+    "matmul-transposed: w has blocks of f32 with 768 columns and of f32 with 767; all must be alike",
   );
 });
