@@ -4,7 +4,14 @@
  */
 import { type ConclusionText, conclusionText } from "./conclusion-text.ts";
 import type { Lang } from "./labels.ts";
-import { type BenchResults, type MeasuredResults, type ModeSummary, RESULTS_SCHEMA } from "./results.ts";
+import {
+  type BenchResults,
+  type MeasuredResults,
+  type ModeSummary,
+  RESULTS_SCHEMA,
+  type Timing,
+  timingOfRuns,
+} from "./results.ts";
 import { compareTokens, summarize, toldApart } from "./summarize.ts";
 import { formatBytes, formatFactor, formatPercent, formatSeconds } from "./units.ts";
 
@@ -17,6 +24,8 @@ const NOTABLE_SHARE = 0.05;
 export interface Circumstances {
   /** The adapter is simulated on the CPU. */
   software: boolean;
+  /** How the steps were timed, where a mode has a cache. */
+  timing: Timing;
   /** Every run gave the same tokens; null when there were not two to compare. */
   sameTokens: boolean | null;
   /** Why the experiment stopped early, if it did. */
@@ -46,6 +55,7 @@ export function completeResults(measured: MeasuredResults, lang: Lang): BenchRes
   const sameTokens = compareTokens(measured.runs);
   const circumstances = {
     software: measured.adapter.software,
+    timing: timingOfRuns(measured.runs),
     sameTokens: sameTokens.identical,
     ...(incomplete === undefined ? {} : { incomplete }),
   };
@@ -140,6 +150,9 @@ function peakMemory(summary: readonly ModeSummary[], text: ConclusionText): stri
 
 function caveats(summary: readonly ModeSummary[], c: Circumstances, text: ConclusionText): string[] {
   const lines: string[] = [];
+  if (summary.length > 0) lines.push(text.timing[c.timing]);
+  if (c.timing === "pipelined" && summary.length > 1 && summary.some((s) => s.mode === "none"))
+    lines.push(text.mixedTiming);
   if (c.software) lines.push(text.software);
   if (summary.length > 0 && summary.every((s) => s.repeats === 1)) lines.push(text.oneRepeat);
   if (c.sameTokens === false) lines.push(text.differentTokens);

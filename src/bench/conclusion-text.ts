@@ -1,6 +1,7 @@
 /** The sentences of `concludeFrom` in English and Chinese; the figures arrive formatted. */
 import type { CacheMode } from "../kv/cache.ts";
 import { type Lang, labels } from "./labels.ts";
+import type { Timing } from "./results.ts";
 
 interface Waste {
   reserved: string;
@@ -23,6 +24,8 @@ export interface ConclusionText {
   nothingSaved(more: string): string;
   pool(allocated: string, reserved: string): string;
   peaks(modes: { mode: CacheMode; peak: string }[]): string;
+  timing: Record<Timing, string>;
+  mixedTiming: string;
   software: string;
   oneRepeat: string;
   differentTokens: string;
@@ -68,6 +71,9 @@ const EN: ConclusionText = {
     `The page pool itself is ${allocated}: what this sequence does not hold (it holds ${reserved}) is free for others, ` +
     "not for the rest of the GPU.",
   peaks: (modes) => `Peak GPU memory: ${modes.map((m) => `${en[m.mode]} ${m.peak}`).join(", ")}.`,
+  timing: labels("en").timingNote,
+  mixedTiming:
+    "No cache waits for each of its tokens and the others do not: the factors between them hold what the waiting costs too.",
   software:
     "The adapter is software on the CPU: the tokens and the bytes are right, but it is slow and the times are no benchmark of a GPU.",
   oneRepeat: "One repeat only: how far runs scatter is unknown; --repeat 3 would show it.",
@@ -102,6 +108,8 @@ const ZH: ConclusionText = {
   pool: (allocated, reserved) =>
     `页池本身占 ${allocated}：本序列持有 ${reserved}，其余的页可供其他序列使用，但不会还给 GPU 的其他用途。`,
   peaks: (modes) => `GPU 内存峰值：${modes.map((m) => `${zh[m.mode]} ${m.peak}`).join("，")}。`,
+  timing: labels("zh").timingNote,
+  mixedTiming: "无缓存模式逐个等待 token，其余模式则不然：两者之间的倍数也包含等待的代价。",
   software: "此适配器由 CPU 软件模拟：token 与字节数正确，但速度慢，用时不能作为 GPU 的基准。",
   oneRepeat: "只运行了一次：波动未知；可用 --repeat 3 查看。",
   differentTokens: "各次运行的 token 不一致，所做的工作不同：请勿比较用时。",

@@ -7,7 +7,7 @@ import type { CacheMode } from "../kv/cache.ts";
 import { type CacheOptions, makeCache } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { streamAfter, type Tokenizer } from "../tokenizer.ts";
-import type { RunResult, StepResult } from "./results.ts";
+import type { RunResult, StepResult, Timing } from "./results.ts";
 
 // The three-way experiment: the same prompt, sampler and seed, generated without a KV cache, with a contiguous one and
 // with a paged one. docs/experiment.md explains what each figure means.
@@ -22,6 +22,8 @@ export interface KvBenchOptions {
   readonly repeat: number;
   /** Runs of each mode before those, not measured: they compile the kernels. */
   readonly warmup: number;
+  /** How steps are timed, in the modes that can do both; see timingOf. */
+  readonly timing: Timing;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
   readonly maxSeqLen?: number;
@@ -67,6 +69,11 @@ export async function measureKv(
   return { runs, error };
 }
 
+/** How the steps of a mode are timed: without a cache no step is submitted before the token of the one before is known. */
+export function timingOf(mode: CacheMode, wanted: Timing): Timing {
+  return mode === "none" ? "visible" : wanted;
+}
+
 /** The cache of one run. */
 export function cacheOptions(
   model: Gpt2,
@@ -103,7 +110,9 @@ async function runOnce(
     ignoreEos: options.ignoreEos,
     textStream: streamAfter(tokenizer, options.promptIds, { skipSpecialTokens: true }),
   });
+  const timing = timingOf(mode, options.timing);
   const steps: StepResult[] = [];
+  let surplus = 0;
   let peakBytes = 0;
   const peakByPurpose: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
   let error: Error | undefined;
@@ -114,8 +123,9 @@ async function runOnce(
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
     const start = performance.now();
     try {
-      for await (const step of generate(model, cache, [sequence])) {
+      for await (const step of generate(model, cache, [sequence], { timing })) {
         totalSeconds = (performance.now() - start) / 1e3;
+        surplus = step.surplus;
         steps.push({
           step: step.step + 1,
           tokenId: step.tokens[0]!.token,
@@ -143,10 +153,12 @@ async function runOnce(
   const run: RunResult = {
     mode,
     repeat,
+    timing,
     tokens: sequence.tokens.slice(promptLength),
     text: sequence.text,
     finishReason: error ? "error" : sequence.finishReason!,
     steps,
+    surplus,
     totalSeconds,
     timeToFirstTokenSeconds: steps[0]?.seconds ?? 0,
     peakBytes,

@@ -1,6 +1,7 @@
 /** Every word of the tables, charts and report, in English and Chinese. Names in code (options, adapters) stay as they are. */
 import type { Purpose } from "../gpu/memory.ts";
 import type { CacheMode } from "../kv/cache.ts";
+import type { Timing } from "./results.ts";
 
 export type Lang = "en" | "zh";
 
@@ -54,7 +55,6 @@ export interface Labels {
     | "environment"
     | "options"
     | "steps"
-    | "figure"
     | "token"
     | "context"
     | "name"
@@ -69,6 +69,10 @@ export interface Labels {
     | "softwareBadge",
     string
   >;
+  /** Heads the column of the table's labels. */
+  timing: Record<Timing, string>;
+  /** What a step's time is, in a sentence. */
+  timingNote: Record<Timing, string>;
   same(modes: number, runs: number, tokens: number): string;
   onlyOneRun: string;
   noRun: string;
@@ -80,6 +84,11 @@ export interface Labels {
 
 export function labels(lang: Lang): Labels {
   return lang === "zh" ? ZH : EN;
+}
+
+/** A caption with what a step's time is, where that is not what everybody would think. */
+export function timedCaption(caption: string, timing: Timing, { htmlLang, timingNote }: Labels): string {
+  return timing === "visible" ? caption : `${caption}${htmlLang === "en" ? " " : ""}${timingNote[timing]}`;
 }
 
 const EN: Labels = {
@@ -156,7 +165,6 @@ const EN: Labels = {
     environment: "Environment",
     options: "Options",
     steps: "Every step",
-    figure: "figure",
     token: "token",
     context: "context (tokens)",
     name: "name",
@@ -170,6 +178,14 @@ const EN: Labels = {
     summaryCaption:
       "Averages and percentiles over every step of every repeat; memory by purpose is each purpose's own peak.",
     softwareBadge: "Software adapter: correct, slow, no benchmark.",
+  },
+  timing: { visible: "steps: host-visible", pipelined: "steps: pipelined" },
+  timingNote: {
+    visible:
+      "A step's time is what a caller waits for: its token is awaited before the next step is submitted.",
+    pipelined:
+      "A step's time is its round's time over its steps: the host runs several steps ahead and tokens come back in rounds; " +
+      "the first token, and every one without a cache, is waited for.",
   },
   same: (modes, runs, tokens) =>
     modes > 1
@@ -250,7 +266,6 @@ const ZH: Labels = {
     environment: "环境",
     options: "选项",
     steps: "逐步数据",
-    figure: "指标",
     token: "token",
     context: "上下文（token 数）",
     name: "名称",
@@ -263,6 +278,12 @@ const ZH: Labels = {
     stepsCaption: "各模式的第一次重复；全部数据见 results.json 与 steps.csv。",
     summaryCaption: "平均值与百分位数取自所有重复的所有步；按用途的内存为各用途自身的峰值。",
     softwareBadge: "软件适配器：结果正确，速度慢，不作基准。",
+  },
+  timing: { visible: "单步：逐个等待", pipelined: "单步：流水线" },
+  timingNote: {
+    visible: "单步用时即调用者等待的时间：取回该步的 token 后才提交下一步。",
+    pipelined:
+      "单步用时为一轮的用时除以该轮步数：主机提前提交若干步，token 成轮取回；首个 token 以及无缓存模式的每个 token 均逐个等待。",
   },
   same: (modes, runs, tokens) =>
     modes > 1

@@ -16,9 +16,9 @@ import {
   stepAxis,
   valueAxis,
 } from "./chart-parts.ts";
-import { type Lang, labels } from "./labels.ts";
+import { type Lang, labels, timedCaption } from "./labels.ts";
 import { mean } from "./measure.ts";
-import { type BenchResults, finishedRuns, type RunResult } from "./results.ts";
+import { type BenchResults, finishedRuns, type RunResult, timingOfRuns } from "./results.ts";
 import { formatSeconds, inUnit, memoryUnit, type Unit } from "./units.ts";
 
 /** More steps than this are drawn without a dot for each. */
@@ -69,7 +69,8 @@ export function modeChart(results: BenchResults, mode: CacheMode, lang: Lang, lo
     ...memory.series.map(() => memory.unit.name),
   ];
   const height = MEMORY_TOP + MEMORY_HEIGHT + 56;
-  return chart(`mode-${mode}`, { title, caption: text.modeChart.caption }, height, option, units);
+  const caption = timedCaption(text.modeChart.caption, timingOfRuns(runs), text);
+  return chart(`mode-${mode}`, { title, caption }, height, option, units);
 }
 
 /** The mean of the repeats with the prefill marked, and the band from the fastest to the slowest repeat when there are several. */

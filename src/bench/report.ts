@@ -4,9 +4,9 @@ import { createRequire } from "node:module";
 import { type Chart, DARK, LIGHT } from "./chart-parts.ts";
 import { chartSvg } from "./chart-svg.ts";
 import { kvCharts } from "./charts.ts";
-import { type Labels, type Lang, labels } from "./labels.ts";
+import { type Labels, type Lang, labels, timedCaption } from "./labels.ts";
 import { SCRIPT, STYLE } from "./report-page.ts";
-import { type BenchResults, finishedRuns, type RunResult } from "./results.ts";
+import { type BenchResults, finishedRuns, type RunResult, timingOfRuns } from "./results.ts";
 import { generatedTexts, samenessLine, summaryRows } from "./table.ts";
 import { formatBytes, formatCount, formatSeconds } from "./units.ts";
 
@@ -55,7 +55,8 @@ ${section(text.report.environment, nameTable(environment(results), text))}
 
 function summarySection(results: BenchResults, lang: Lang): string {
   const text = labels(lang);
-  const head = [text.report.figure, ...results.summary.map((s) => text.modes[s.mode])];
+  const timing = timingOfRuns(results.runs);
+  const head = [text.timing[timing], ...results.summary.map((s) => text.modes[s.mode])];
   const rows = summaryRows(results.summary, lang).map(
     (row) =>
       `<tr><th scope="row"${row.indent ? ' class="part"' : ""}>${escapeHtml(row.label)}</th>${cells(row.cells)}</tr>`,
@@ -65,7 +66,7 @@ function summarySection(results: BenchResults, lang: Lang): string {
   const conclusion = results.conclusion.map((sentence) => `<li>${escapeHtml(sentence)}</li>`).join("\n");
   const figures =
     results.summary.length > 0
-      ? table(text.report.summaryCaption, head, rows)
+      ? table(timedCaption(text.report.summaryCaption, timing, text), head, rows)
       : `<p>${escapeHtml(text.nothingFinished)}</p>`;
   const { identical } = results.sameTokens;
   const sameClass = identical === null ? "facts" : identical ? "same" : "same differs";
@@ -105,7 +106,8 @@ function stepTables(results: BenchResults, text: Labels): string {
   const tables = first.map(
     (r) => `<details><summary>${escapeHtml(text.modes[r.mode])}</summary>${stepTable(r, text)}</details>`,
   );
-  return `<p class="facts">${escapeHtml(text.report.stepsCaption)}</p>\n${tables.join("\n")}`;
+  const caption = `${text.report.stepsCaption} ${text.timingNote[timingOfRuns(results.runs)]}`;
+  return `<p class="facts">${escapeHtml(caption)}</p>\n${tables.join("\n")}`;
 }
 
 function stepTable(run: RunResult, text: Labels): string {

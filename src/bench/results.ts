@@ -9,7 +9,15 @@ import { PURPOSES } from "../gpu/memory.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
 
 /** Changes whenever a field changes its meaning; a reader should refuse a name it does not know. */
-export const RESULTS_SCHEMA = "quire-bench-kv/1";
+export const RESULTS_SCHEMA = "quire-bench-kv/2";
+
+/**
+ * How a step is timed. visible: a step is submitted, its token awaited, then the next is submitted, so its time is what a
+ * caller waits for. pipelined: the host runs several steps ahead and tokens come back in rounds, so a step's time is its
+ * round's by the steps of the round.
+ */
+export const TIMINGS = ["visible", "pipelined"] as const;
+export type Timing = (typeof TIMINGS)[number];
 
 const count = z.int().min(0);
 const bytes = count.describe("bytes");
@@ -18,7 +26,7 @@ const mode = z.enum(CACHE_MODES);
 
 const byPurpose = z.record(z.enum(PURPOSES), bytes);
 
-/** One forward pass: it ends when its token is known on the host. Step 1 is the prefill. */
+/** One forward pass. Step 1 is the prefill. */
 const step = z.object({
   step: z.int().min(1),
   /** The token that this step produced. */
@@ -27,6 +35,7 @@ const step = z.object({
   contextLength: count,
   /** Tokens whose activations were computed: the prompt in a prefill, then 1, or the whole sequence without a cache. */
   newTokensComputed: count,
+  /** As the run's `timing` says: until its token is known on the host, or its share of a round. */
   seconds,
   /** All live GPU buffers after the step, as the ledger has them. */
   gpuMemoryBytes: bytes,
@@ -45,6 +54,8 @@ const step = z.object({
 const run = z.object({
   mode,
   repeat: z.int().min(1),
+  /** How the steps were timed: always visible in mode none, which knows no step before its token. */
+  timing: z.enum(TIMINGS),
   /** The new tokens, without the prompt. */
   tokens: z.array(count),
   /** The decoded new tokens, without the prompt. */
@@ -52,6 +63,8 @@ const run = z.object({
   /** "error": the run broke off; its steps are kept here but enter no summary. */
   finishReason: z.enum(["length", "eos", "stop", "context", "error"]),
   steps: z.array(step),
+  /** Tokens that were computed ahead and thrown away, because the sequence had ended; 0 where nothing runs ahead. */
+  surplus: count,
   /** Wall time from the start of the first step to the last token, so at least the sum of the steps. */
   totalSeconds: seconds,
   timeToFirstTokenSeconds: seconds,
@@ -197,6 +210,8 @@ export const RESULTS = z.object({
     repeat: z.int().min(1),
     /** Runs of each mode that were not measured. */
     warmup: count,
+    /** What was asked for; `runs` have what each run did. */
+    timing: z.enum(TIMINGS),
     /** Slots. */
     pageSize: count,
     /** Tokens that the contiguous cache reserves for a sequence. */
@@ -221,6 +236,11 @@ export type BenchResults = z.infer<typeof RESULTS>;
 
 /** What the measuring part hands over; the rest is computed from it. */
 export type MeasuredResults = Omit<BenchResults, "schema" | "summary" | "sameTokens" | "conclusion">;
+
+/** How the runs' steps were timed: pipelined where a run was, since mode none never is. */
+export function timingOfRuns(runs: readonly RunResult[]): Timing {
+  return runs.some((r) => r.timing === "pipelined") ? "pipelined" : "visible";
+}
 
 /** Runs that reached their end: the only ones that summaries and charts speak of. */
 export function finishedRuns(runs: readonly RunResult[], mode?: CacheMode): RunResult[] {

@@ -16,13 +16,14 @@ import {
   stepAxis,
   valueAxis,
 } from "./chart-parts.ts";
-import { type Lang, labels } from "./labels.ts";
-import { type BenchResults, finishedRuns, type RunResult } from "./results.ts";
+import { type Lang, labels, timedCaption } from "./labels.ts";
+import { type BenchResults, finishedRuns, type RunResult, timingOfRuns } from "./results.ts";
 import { formatSeconds, inUnit, memoryUnit, type Unit } from "./units.ts";
 
 /** Every step of every repeat of every mode. */
 export function rawLatencyChart(results: BenchResults, lang: Lang, look: Look): Chart {
-  const { modes, charts, chart: words } = labels(lang);
+  const text = labels(lang);
+  const { modes, charts, chart: words } = text;
   const runs = finishedRuns(results.runs);
   const scale = latencyScale(runs.map((r) => r.steps.map((s) => s.seconds)));
   const present = results.summary.map((s) => s.mode);
@@ -49,9 +50,10 @@ export function rawLatencyChart(results: BenchResults, lang: Lang, look: Look): 
       data: r.steps.map((s) => inUnit(s.seconds, scale.unit)),
     })),
   };
+  const { title, caption } = charts.rawLatency;
   return chart(
     "raw-latency",
-    charts.rawLatency,
+    { title, caption: timedCaption(caption, timingOfRuns(runs), text) },
     456,
     option,
     runs.map(() => scale.unit.name),

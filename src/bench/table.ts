@@ -2,7 +2,14 @@
 import Table from "cli-table3";
 import { PURPOSES } from "../gpu/memory.ts";
 import { type Lang, labels } from "./labels.ts";
-import { type BenchResults, finishedRuns, type ModeSummary, type SameTokens } from "./results.ts";
+import {
+  type BenchResults,
+  finishedRuns,
+  type ModeSummary,
+  type SameTokens,
+  type Timing,
+  timingOfRuns,
+} from "./results.ts";
 import {
   formatBytes,
   formatFactor,
@@ -79,7 +86,7 @@ export function samenessLine(same: SameTokens, modes: number, lang: Lang): strin
 export function resultsText(results: BenchResults, lang: Lang, width: number = DEFAULT_WIDTH): string {
   const modes = new Set(results.runs.map((r) => r.mode)).size;
   return [
-    summaryTable(results.summary, lang, width),
+    summaryTable(results.summary, timingOfRuns(results.runs), lang, width),
     "",
     ...results.conclusion.map((sentence) => `- ${sentence}`),
     "",
@@ -97,14 +104,22 @@ export function generatedTexts(results: BenchResults, lang: Lang): { heading: st
   return firsts.map((r) => ({ heading: text.modes[r.mode], text: r.text }));
 }
 
-/** The rows under the names of the modes; a list, mode by mode, when `width` columns are too few; a sentence for none. */
-export function summaryTable(summary: readonly ModeSummary[], lang: Lang, width: number): string {
+/**
+ * The rows under the names of the modes, with the timing of the steps in the corner; a list, mode by mode, when `width`
+ * columns are too few; a sentence for none.
+ */
+export function summaryTable(
+  summary: readonly ModeSummary[],
+  timing: Timing,
+  lang: Lang,
+  width: number,
+): string {
   const text = labels(lang);
   if (summary.length === 0) return text.nothingFinished;
   const rows = summaryRows(summary, lang);
   const label = (row: SummaryRow) => (row.indent ? `  ${row.label}` : row.label);
   const table = new Table({
-    head: ["", ...summary.map((s) => text.modes[s.mode])],
+    head: [text.timing[timing], ...summary.map((s) => text.modes[s.mode])],
     colAligns: ["left", ...summary.map(() => "right" as const)],
     style: { head: [], border: [], "padding-left": 1, "padding-right": 1 },
     chars: PLAIN,
@@ -116,10 +131,12 @@ export function summaryTable(summary: readonly ModeSummary[], lang: Lang, width:
     .map((line) => line.trimEnd());
   const widest = Math.max(...[head, ...body].map(columns));
   if (widest <= width) return [head, "─".repeat(widest), ...body].join("\n");
-  return summary
-    .flatMap((s, i) => [text.modes[s.mode], ...rows.map((row) => `  ${label(row)}: ${row.cells[i]}`), ""])
-    .join("\n")
-    .trimEnd();
+  const lists = summary.flatMap((s, i) => [
+    text.modes[s.mode],
+    ...rows.map((row) => `  ${label(row)}: ${row.cells[i]}`),
+    "",
+  ]);
+  return [text.timing[timing], ...lists].join("\n").trimEnd();
 }
 
 /** Columns without lines between them, so that a copy and paste has nothing to lose. */

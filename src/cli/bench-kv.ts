@@ -6,7 +6,7 @@ import { completeResults } from "../bench/conclude.ts";
 import { environment } from "../bench/environment.ts";
 import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
 import type { Lang } from "../bench/labels.ts";
-import type { BenchResults } from "../bench/results.ts";
+import { type BenchResults, TIMINGS, type Timing } from "../bench/results.ts";
 import { resultsText } from "../bench/table.ts";
 import { prepareResultsDir, writeResults } from "../bench/write-results.ts";
 import { BadInput } from "../check.ts";
@@ -40,6 +40,7 @@ interface BenchKvFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
   readonly modes: readonly CacheMode[];
   readonly repeat: number;
   readonly warmup: number;
+  readonly timing: Timing;
   readonly out: string;
   readonly lang: Lang;
   readonly json?: boolean;
@@ -66,6 +67,12 @@ export function addBenchKv(bench: Command): void {
     )
     .option("--repeat <n>", "measured runs of each mode", integer("--repeat", 1, 1000), 1)
     .option("--warmup <n>", "runs of each mode that are not measured", integer("--warmup", 0, 1000), 1)
+    .option(
+      "--timing <how>",
+      "visible: wait for each token, as a caller sees it; pipelined: run ahead, a step's time is its round's over its steps (mode none: always visible)",
+      oneOf("--timing", TIMINGS),
+      "visible",
+    )
     .option("--out <folder>", "where results.json, steps.csv, charts and report.html go", "results/bench-kv")
     .option(
       "--lang <lang>",
@@ -189,6 +196,7 @@ function describeOptions(
     seed,
     repeat,
     warmup,
+    timing,
     pageSize,
     kernels,
   } = flags;
@@ -205,6 +213,7 @@ function describeOptions(
     seed: String(seed),
     repeat,
     warmup,
+    timing,
     pageSize,
     maxSeqLen: flags.maxSeqLen ?? model.config.contextLength,
     kernels,

@@ -3,7 +3,7 @@ import { completeResults, concludeFrom } from "../../src/bench/conclude.ts";
 import { summarize } from "../../src/bench/summarize.ts";
 import { type Shape, sampleMeasured, sampleRuns } from "./sample-results.ts";
 
-const PLAIN = { software: false, sameTokens: true };
+const PLAIN = { software: false, sameTokens: true, timing: "visible" } as const;
 const conclude = (shape: Shape) => concludeFrom(summarize(sampleRuns(shape)), PLAIN, "en").join("\n");
 
 describe("the conclusion", () => {
@@ -60,7 +60,7 @@ describe("the conclusion", () => {
 
   test("ends with its caveats", () => {
     const summary = summarize(sampleRuns({ repeats: 1 }));
-    const all = { software: true, sameTokens: false, incomplete: "paged: OutOfMemory" };
+    const all = { ...PLAIN, software: true, sameTokens: false, incomplete: "paged: OutOfMemory" };
     expect(concludeFrom(summary, all, "en").slice(-4)).toEqual([
       expect.stringContaining("no benchmark of a GPU"),
       expect.stringContaining("One repeat only"),
@@ -71,6 +71,17 @@ describe("the conclusion", () => {
     const alone = { ...PLAIN, sameTokens: null };
     expect(concludeFrom(summary, alone, "en").join("\n")).not.toContain("did not give");
     expect(none).not.toMatch(/software|One repeat|incomplete|did not give/);
+  });
+
+  test("says what a step's time is, and that only caches let steps run ahead", () => {
+    const of = (shape: Shape) => completeResults(sampleMeasured(shape), "en").conclusion.join("\n");
+    expect(of({})).toContain("A step's time is what a caller waits for");
+    expect(of({})).not.toContain("rounds");
+    const pipelined = of({ timing: "pipelined" });
+    expect(pipelined).toContain("A step's time is its round's time over its steps");
+    expect(pipelined).toContain("No cache waits for each of its tokens and the others do not");
+    expect(of({ timing: "pipelined", modes: ["paged"] })).not.toContain("No cache");
+    expect(of({ timing: "pipelined", modes: ["none"] })).toContain("what a caller waits for");
   });
 
   test("compares nothing when there is nothing to compare", () => {
@@ -84,6 +95,7 @@ describe("the conclusion", () => {
       { prefillSeconds: 2, repeats: 1 },
       { slowness: { paged: 10 } },
       { newTokens: 3 },
+      { timing: "pipelined" as const },
     ]) {
       const en = completeResults(sampleMeasured(shape), "en").conclusion;
       const zh = completeResults(sampleMeasured(shape), "zh").conclusion;

@@ -29,6 +29,7 @@ const measure = (options: Partial<KvBenchOptions> = {}) =>
     warmup: 0,
     kvDtype: "f32",
     pageSize: 8,
+    timing: "visible",
     ...options,
   });
 

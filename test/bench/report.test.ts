@@ -60,6 +60,15 @@ describe("report.html", () => {
     expect(body).toContain("&lt;b&gt;bold&lt;/b&gt; &amp; &quot;quoted&quot;");
   });
 
+  test("says how the steps were timed, above the table and below the charts of latency", () => {
+    const body = page(reportHtml(sampleResults({ timing: "pipelined" }), "en"));
+    expect(body).toContain('<th scope="col">steps: pipelined</th>');
+    const captions = body.match(/<figcaption>.*its round&#39;s|<figcaption>.*its round's/g);
+    expect(captions).toHaveLength(3);
+    expect(page(html)).toContain('<th scope="col">steps: host-visible</th>');
+    expect(page(html)).not.toContain("round's");
+  });
+
   test("is in Chinese when asked", () => {
     const zh = page(reportHtml(sampleResults({}, "zh"), "zh"));
     expect(zh).toContain('<html lang="zh-CN">');

@@ -1,6 +1,13 @@
 /** Made-up results with the proportions of novels-en on an integrated GPU: 57 tokens, three modes, two repeats. */
 import { completeResults } from "../../src/bench/conclude.ts";
-import type { BenchResults, MeasuredResults, RunResult, StepResult } from "../../src/bench/results.ts";
+import { timingOf } from "../../src/bench/kv.ts";
+import type {
+  BenchResults,
+  MeasuredResults,
+  RunResult,
+  StepResult,
+  Timing,
+} from "../../src/bench/results.ts";
 import { CACHE_MODES, type CacheMode } from "../../src/kv/cache.ts";
 
 export const PROMPT_TOKENS = [780, 311, 259, 993, 886, 12, 279];
@@ -18,6 +25,7 @@ export interface Shape {
   /** Seconds of the prefill, in every mode. */
   prefillSeconds?: number;
   /** Multiplies every other step of a mode. */
+  timing?: Timing;
   slowness?: Partial<Record<CacheMode, number>>;
 }
 
@@ -71,10 +79,12 @@ export function sampleRun(mode: CacheMode, repeat: number, shape: Shape = {}): R
   return {
     mode,
     repeat,
+    timing: timingOf(mode, shape.timing ?? "visible"),
     tokens: steps.map((s) => s.tokenId),
     text: TEXT,
     finishReason: "length",
     steps,
+    surplus: 0,
     totalSeconds: steps.reduce((total, s) => total + s.seconds, 0) * 1.01,
     timeToFirstTokenSeconds: steps[0]!.seconds,
     peakBytes: Math.max(...steps.map((s) => s.gpuPeakBytes)),
@@ -142,6 +152,7 @@ export function sampleMeasured(shape: Shape = {}): MeasuredResults {
       seed: "18446744073709551615",
       repeat: shape.repeats ?? 2,
       warmup: 1,
+      timing: shape.timing ?? "visible",
       pageSize: PAGE_SIZE,
       maxSeqLen: MAX_SEQ_LEN,
       kernels: "auto",

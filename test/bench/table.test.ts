@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { completeResults } from "../../src/bench/conclude.ts";
+import type { Timing } from "../../src/bench/results.ts";
 import {
   generatedTexts,
   resultsText,
@@ -8,6 +9,7 @@ import {
   summaryTable,
 } from "../../src/bench/table.ts";
 import { formatBytes, formatCount, formatSeconds } from "../../src/bench/units.ts";
+import type { CacheMode } from "../../src/kv/cache.ts";
 import { sampleMeasured, sampleResults, sampleRun } from "./sample-results.ts";
 
 describe("the table", () => {
@@ -44,7 +46,7 @@ describe("the table", () => {
 
   test("fits 80 columns in both languages and holds no escape sequences", () => {
     for (const lang of ["en", "zh"] as const) {
-      const lines = summaryTable(sampleResults({}, lang).summary, lang, 80).split("\n");
+      const lines = summaryTable(sampleResults({}, lang).summary, "visible", lang, 80).split("\n");
       expect(lines).toHaveLength(2 + 20);
       expect(lines.join("\n")).not.toContain("\u001b");
       expect(lines[1]).toMatch(/^─+$/);
@@ -52,7 +54,8 @@ describe("the table", () => {
   });
 
   test("becomes a list where the columns do not fit", () => {
-    const text = summaryTable(sampleResults().summary, "en", 50);
+    const text = summaryTable(sampleResults().summary, "pipelined", "en", 50);
+    expect(text).toMatch(/^steps: pipelined\nno cache\n/);
     expect(text).toContain("contiguous\n  time per token, average: ");
     for (const line of text.split("\n")) expect(line.length).toBeLessThanOrEqual(50);
   });
@@ -64,6 +67,15 @@ describe("the table", () => {
 });
 
 describe("the text of the results", () => {
+  test("says in the table's corner and in the conclusion what a step's time is", () => {
+    const first = (timing: Timing, modes?: CacheMode[]) =>
+      resultsText(sampleResults({ timing, modes }), "en", 100).split("\n")[0];
+    expect(first("visible")).toMatch(/^ ?steps: host-visible +no cache +contiguous +paged$/);
+    expect(first("pipelined")).toMatch(/^ ?steps: pipelined +no cache +contiguous +paged$/);
+    expect(first("pipelined", ["none"])).toMatch(/^ ?steps: host-visible +no cache$/);
+    expect(resultsText(sampleResults({ timing: "pipelined" }), "zh", 100)).toContain("流水线");
+  });
+
   test("ends with conclusion, text and the line of sameness", () => {
     const results = sampleResults();
     const text = resultsText(results, "en", 100);

@@ -31,7 +31,9 @@ describe("results.json", () => {
     const results = sampleResults();
     const step = { ...results.runs[0]!.steps[0]!, seconds: Number.NaN };
     const wrong = [
-      { ...results, schema: "quire-bench-kv/0" },
+      { ...results, schema: "quire-bench-kv/1" },
+      { ...results, options: { ...results.options, timing: "fast" } },
+      { ...results, runs: [{ ...results.runs[0]!, surplus: -1 }] },
       { ...results, runs: [{ ...results.runs[0]!, mode: "magic" }] },
       { ...results, runs: [{ ...results.runs[0]!, totalSeconds: -1 }] },
       { ...results, runs: [{ ...results.runs[0]!, steps: [step] }] },
