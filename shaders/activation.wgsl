@@ -1,4 +1,11 @@
-// Part: the two forms of GELU, x · Φ(x) with the normal distribution Φ (Hendrycks and Gimpel, 2016).
+// Part: what happens to a product before it is stored, and the two forms of GELU, x · Φ(x) with the normal distribution Φ
+// (Hendrycks and Gimpel, 2016).
+
+const NONE = 0u;
+const GELU_TANH = 1u;
+const GELU_ERF = 2u;
+const ADD_RESIDUAL = 3u;
+override EPILOGUE: u32 = NONE;
 
 const SQRT_2_OVER_PI = 0.7978845608028654;
 const SQRT_1_OVER_2 = 0.7071067811865476;
@@ -23,4 +30,13 @@ fn erf4(x: vec4f) -> vec4f {
 // The exact form: 0.5 x (1 + erf(x / √2)).
 fn gelu_erf(x: vec4f) -> vec4f {
   return 0.5 * x * (1.0 + erf4(x * SQRT_1_OVER_2));
+}
+
+// The epilogue's activation; a residual is the kernel's own affair.
+fn activate(x: vec4f) -> vec4f {
+  switch (EPILOGUE) {
+    case GELU_TANH: { return gelu_tanh(x); }
+    case GELU_ERF: { return gelu_erf(x); }
+    default: { return x; }
+  }
 }

@@ -75,9 +75,12 @@ function linears(C: number): Linear[] {
 
 /** Values for matvec's constants that its op does not choose here. At most 256 threads, which every adapter allows. */
 const MATVEC_FORMS = [
+  { COLUMNS: 1, SPLIT: 128 },
+  { COLUMNS: 2, SPLIT: 128 },
+  { COLUMNS: 2, SPLIT: 32 },
+  { COLUMNS: 4, SPLIT: 32 },
+  { COLUMNS: 4, SPLIT: 64 },
   { COLUMNS: 8, SPLIT: 32 },
-  { COLUMNS: 16, SPLIT: 16 },
-  { COLUMNS: 32, SPLIT: 8 },
   { COLUMNS: 64, SPLIT: 1 },
 ];
 
@@ -125,7 +128,9 @@ function matvecAs(form: (typeof MATVEC_FORMS)[number], ...operands: Parameters<t
   const [x, w, bias, epilogue] = operands;
   const { y, buffers, params, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
   const workgroups = [Math.ceil(params.n_quads / form.COLUMNS), x.rows];
-  matvecKernel.run(x.gpu, buffers, params, workgroups, { parts, constants: { ...constants, ...form } });
+  const PARTIALS = form.COLUMNS * Math.ceil(x.cols / 24);
+  const all = { ...constants, ...form, PARTIALS };
+  matvecKernel.run(x.gpu, buffers, params, workgroups, { parts, constants: all });
   return y;
 }
 

@@ -31,8 +31,8 @@ export interface KernelSource {
 
 const SHADERS = new URL("../../shaders/", import.meta.url);
 const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:\s*([^;]*);/g;
-/** Storage of four elements, as the storage parts define it. */
-const PACKED = /alias\s+Packed4\s*=\s*(\w+)\s*;/;
+/** Storage of four elements, as the storage parts define it: Packed4, and Kv4 in kernels that have two of them. */
+const PACKED = /alias\s+(\w+)\s*=\s*(\w+)\s*;/g;
 const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
 const ENABLE = /^enable [^;]*;$/gm;
 const WITH = /^\/\/ with (.+)$/gm;
@@ -86,7 +86,7 @@ export function parseKernel(
 ): Pick<KernelSource, "bindings" | "params" | "overrides" | "features"> {
   const text = stripComments(code);
   check(/@compute[\s\S]*?fn\s+main\s*\(/.test(text), `kernel ${name}: no compute entry point "main"`);
-  const packed = text.match(PACKED)?.[1];
+  const packed = new Map([...text.matchAll(PACKED)].map(([, alias, type]) => [alias!, type!]));
   const bindings = [...text.matchAll(BINDING)].map(([, group, index, space, variable, type]): Binding => {
     check(group === "0", `kernel ${name}: binding ${variable} is in group ${group}; only group 0 is used`);
     const [kind, access = "read"] = space!.split(",").map((s) => s.trim());
@@ -148,13 +148,14 @@ function elementOf(
   kernel: string,
   variable: string,
   type: string,
-  packed: string | undefined,
+  aliases: ReadonlyMap<string, string>,
 ): "f32" | "f16" | "i8" | "u32" {
-  const inner = type.trim().match(/^array<\s*(\w+)\s*>$/)?.[1];
-  if (inner === "f32" || inner === "vec4f" || (inner === "Packed4" && packed === "vec4f")) return "f32";
+  const inner = type.trim().match(/^array<\s*(\w+)\s*>$/)?.[1] ?? "";
+  const stored = aliases.get(inner);
+  if (inner === "f32" || inner === "vec4f" || stored === "vec4f") return "f32";
   if (inner === "u32") return "u32";
-  if (inner === "Packed4" && packed === "vec2u") return "f16";
-  if (inner === "Packed4" && packed === "u32") return "i8";
+  if (stored === "vec2u") return "f16";
+  if (stored === "u32") return "i8";
   check(
     false,
     `kernel ${kernel}: ${variable} is ${type.trim()}; wanted array<f32>, <vec4f>, <u32> or <Packed4>`,

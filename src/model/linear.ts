@@ -1,5 +1,6 @@
-import { type Epilogue, matmul } from "../ops/matmul.ts";
+import { matmul } from "../ops/matmul.ts";
 import { matvec } from "../ops/matvec.ts";
+import type { Epilogue } from "../ops/product.ts";
 import type { Tensor } from "../tensor.ts";
 import type { LinearWeights } from "./gpt2-weights.ts";
 

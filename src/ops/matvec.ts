@@ -1,20 +1,18 @@
 import { Kernel } from "../gpu/kernel.ts";
 import type { Tensor } from "../tensor.ts";
-import { type Epilogue, productArguments } from "./matmul.ts";
+import { productArguments } from "./matmul.ts";
+import { columnForm, type Epilogue } from "./product.ts";
 
 const kernel = new Kernel("matvec");
 
-/** vec4 columns of a workgroup; together with SPLIT threads each they fill it. */
-const COLUMNS = { gpu: 8, software: 64 };
-
 /**
- * x [rows, K] · w [K, N] + bias [N], with an epilogue; a new tensor [rows, N] f32: matmul's result, bit for bit, in
- * the form for few rows. w is f32 or f16, all else f32.
+ * x [rows, K] · w [K, N] + bias [1, N], with an epilogue; a new tensor [rows, N] f32: matmul's result, bit for bit, in
+ * the form for few rows. w is f32, f16 or i8 (then bias is [2, N], with the columns' scales), all else f32.
  */
 export function matvec(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
-  const { y, buffers, params, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
-  const columns = COLUMNS[x.gpu.forms];
-  const workgroups = [Math.ceil(params.n_quads / columns), x.rows];
-  kernel.run(x.gpu, buffers, params, workgroups, { parts, constants: { ...constants, COLUMNS: columns } });
+  const { y, buffers, params, constants, ...options } = productArguments("matvec", x, w, bias, epilogue);
+  const form = columnForm(x.gpu, params.depth, params.n_quads);
+  const workgroups = [Math.ceil(params.n_quads / form.COLUMNS), x.rows];
+  kernel.run(x.gpu, buffers, params, workgroups, { ...options, constants: { ...constants, ...form } });
   return y;
 }

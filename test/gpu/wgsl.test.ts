@@ -78,7 +78,7 @@ describe("what is read from a kernel", () => {
   });
 
   test("matvec: overrides, and the first part of a line is the default", () => {
-    expect(loadKernel("matvec").overrides).toEqual(["COLUMNS", "SPLIT", "EPILOGUE"]);
+    expect(loadKernel("matvec").overrides).toEqual(["EPILOGUE", "COLUMNS", "SPLIT", "PARTIALS"]);
     expect(loadKernel("matvec").code).toBe(loadKernel("matvec", ["storage-f32"]).code);
     expect(loadKernel("matvec").code).toContain("alias Packed4 = vec4f;");
     expect(loadKernel("matvec", ["storage-f16"]).code).toContain("alias Packed4 = vec2u;");

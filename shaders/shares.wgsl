@@ -1,0 +1,121 @@
+// Part: the product of one row with a matrix, w [K, N], by threads that share its columns.
+//
+// A workgroup is COLUMNS × SPLIT threads and owns COLUMNS quads of columns. With one row there is nothing to reuse, so the
+// time is that of reading w: each thread loads a whole share (24 rows of w) before it computes anything, and a kernel asks
+// for the first share before it prepares its row, so that the loads travel meanwhile. A CPU that plays GPU has no loads to
+// hide and pays for barriers: SPLIT = 1 computes a column by one thread, without workgroup memory.
+//
+// The kernel binds w and bias, defines `x_quad(quad) -> vec4f` (quad of its row; zero past the end), and its params have
+// depth (K) and n_quads (vec4s in a row of w).
+
+override COLUMNS: u32 = 4u;    // quads of columns of a workgroup
+override SPLIT: u32 = 32u;     // threads that share a column
+override PARTIALS: u32 = 128u; // COLUMNS · number of shares, at least
+
+const SHARE_ROWS = 24u; // rows of w in a share: 4 · SHARE_QUADS
+
+var<workgroup> partial: array<vec4f, PARTIALS>;
+var<private> weights: array<Packed4, SHARE_ROWS>;
+
+// Ask for a share of a column. Past the end of w its last row stands in: x is zero there.
+fn load_share(share: u32, column: u32) {
+  let n_quads = params.n_quads; // read once: not every compiler does so by itself
+  let end = params.depth - 1u;
+  let at = min(column, n_quads - 1u);
+  let k = share * SHARE_ROWS;
+  if (k + SHARE_ROWS <= params.depth) {
+    for (var i = 0u; i < SHARE_ROWS; i++) {
+      weights[i] = w[(k + i) * n_quads + at];
+    }
+  } else {
+    for (var i = 0u; i < SHARE_ROWS; i++) {
+      weights[i] = w[min(k + i, end) * n_quads + at];
+    }
+  }
+}
+
+// Four steps of the chain. fma is spelled out, so that no compiler rounds one form differently.
+fn chain(sum: vec4f, x: vec4f, w0: Packed4, w1: Packed4, w2: Packed4, w3: Packed4) -> vec4f {
+  return fma(x.wwww, unpack4(w3), fma(x.zzzz, unpack4(w2), fma(x.yyyy, unpack4(w1), fma(x.xxxx, unpack4(w0), sum))));
+}
+
+fn sum_share(share: u32) -> vec4f {
+  var sum = vec4f();
+  for (var i = 0u; i < SHARE_QUADS; i++) {
+    let k = i * 4u;
+    sum = chain(sum, x_quad(share * SHARE_QUADS + i), weights[k], weights[k + 1u], weights[k + 2u], weights[k + 3u]);
+  }
+  return sum;
+}
+
+// The sum over all k of a quad of columns, by one thread.
+fn sum_alone(column: u32) -> vec4f {
+  let n_quads = params.n_quads;
+  let end = params.depth - 1u;
+  let quads = (params.depth + 3u) / 4u;
+  var total = vec4f();
+  for (var first_of_group = 0u; first_of_group < quads; first_of_group += SHARE_QUADS * GROUP_SHARES) {
+    var group = vec4f();
+    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, quads);
+    for (var first = first_of_group; first < group_stop; first += SHARE_QUADS) {
+      var sum = vec4f();
+      let stop = min(first + SHARE_QUADS, quads);
+      for (var quad = first; quad < stop; quad++) {
+        let k = quad * 4u;
+        let at = k * n_quads + column;
+        if (k + 3u <= end) {
+          sum = chain(sum, x_quad(quad), w[at], w[at + n_quads], w[at + 2u * n_quads], w[at + 3u * n_quads]);
+        } else {
+          let last = end * n_quads + column;
+          sum = chain(
+            sum, x_quad(quad), w[at], w[min(at + n_quads, last)], w[min(at + 2u * n_quads, last)],
+            w[min(at + 3u * n_quads, last)],
+          );
+        }
+      }
+      group += sum;
+    }
+    total += group;
+  }
+  return total;
+}
+
+// The sum over all k of a quad of columns; every thread of the workgroup calls, those with thread.y = 0 get the sum. Its
+// first share, number thread.y, was asked for by load_share.
+fn sum_columns(thread: vec2u, column: u32) -> vec4f {
+  if (SPLIT == 1u) {
+    return sum_alone(min(column, params.n_quads - 1u));
+  }
+
+  // 1. The shares.
+  let shares = (params.depth + SHARE_ROWS - 1u) / SHARE_ROWS;
+  for (var share = thread.y; share < shares; share += SPLIT) {
+    if (share != thread.y) {
+      load_share(share, column);
+    }
+    partial[share * COLUMNS + thread.x] = sum_share(share);
+  }
+  workgroupBarrier(); // every share is there
+
+  // 2. The groups, each in the place of its first share, which nobody else reads.
+  let group_step = GROUP_SHARES * COLUMNS;
+  let end = shares * COLUMNS;
+  for (var first = thread.y * group_step; first < end; first += SPLIT * group_step) {
+    var group = partial[first + thread.x];
+    let stop = min(first + group_step, end);
+    for (var at = first + COLUMNS; at < stop; at += COLUMNS) {
+      group += partial[at + thread.x];
+    }
+    partial[first + thread.x] = group;
+  }
+  workgroupBarrier(); // every group is there
+
+  // 3. The groups in order.
+  var total = vec4f();
+  if (thread.y == 0u) {
+    for (var at = thread.x; at < end; at += group_step) {
+      total += partial[at];
+    }
+  }
+  return total;
+}

@@ -1,0 +1,56 @@
+import { check, shapeText } from "../check.ts";
+import { Kernel } from "../gpu/kernel.ts";
+import { Tensor } from "../tensor.ts";
+import { checkCache } from "./kv-write.ts";
+import { checkNorm } from "./layernorm.ts";
+import { checkProduct, columnForm, productWork, rowQuads } from "./product.ts";
+import { storagePart } from "./storage.ts";
+
+const kernel = new Kernel("norm-qkv");
+
+/**
+ * Layer norm of x [S, C] f32 with norm [2, C], then · w [C, 3 · C] + bias: the queries, a new tensor [S, C] f32; keys and
+ * values go into the slots slotMapping [S] u32 of k and v [slots, H, D], f32 or f16, D a multiple of 4.
+ *
+ * For few rows: it gives the bits of `layernorm`, `matvec` and `kvWrite` one after the other, in one launch.
+ */
+export function normQkv(
+  x: Tensor,
+  norm: Tensor,
+  epsilon: number,
+  w: Tensor,
+  bias: Tensor,
+  slotMapping: Tensor,
+  k: Tensor,
+  v: Tensor,
+): Tensor {
+  const [, heads, headSize] = k.shape as [number, number, number];
+  checkNorm("norm-qkv", x, norm);
+  checkProduct("norm-qkv", x, w, bias);
+  checkCache("norm-qkv", k, v);
+  check(headSize % 4 === 0, () => `norm-qkv: heads of ${headSize} channels; wanted a multiple of 4`);
+  check(
+    x.cols === heads * headSize && w.cols === 3 * x.cols,
+    () =>
+      `norm-qkv: x is ${shapeText(x.shape)}, w ${shapeText(w.shape)} and the cache ${shapeText(k.shape)}; wanted C = H · D and w [C, 3 · C]`,
+  );
+  check(
+    slotMapping.cols === x.rows,
+    () => `norm-qkv: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
+  );
+  const q = Tensor.empty(x.gpu, x.shape, { label: "norm-qkv" });
+  const params = { depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4, epsilon };
+  const form = columnForm(x.gpu, x.cols, params.n_quads);
+  kernel.run(
+    x.gpu,
+    { x, norm, w, bias, slot_mapping: slotMapping, q, k, v },
+    params,
+    [Math.ceil(params.n_quads / form.COLUMNS), x.rows],
+    {
+      parts: [storagePart(w), `kv-${k.dtype}`],
+      constants: { ...form, ROW_QUADS: rowQuads(x.cols) },
+      work: productWork(x.rows, w),
+    },
+  );
+  return q;
+}

@@ -1,0 +1,62 @@
+import { check, shapeText } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import type { Work } from "../gpu/recording.ts";
+import { type Tensor, tensorBytes } from "../tensor.ts";
+import type { GeluForm } from "./gelu.ts";
+
+// What all forms of x · w + bias have in common: matmul, matvec and what is fused with them.
+
+/** What happens to a product before it is stored: nothing, GELU, or a residual [rows, N] added to it. */
+export type Epilogue = undefined | GeluForm | { readonly residual: Tensor };
+
+/** EPILOGUE in activation.wgsl. */
+const CODES = { "gelu-tanh": 1, "gelu-erf": 2, residual: 3 } as const;
+
+export function epilogueCode(epilogue: Epilogue): number {
+  if (typeof epilogue === "object") return CODES.residual;
+  return epilogue ? CODES[epilogue] : 0;
+}
+
+/** Rows of w in a share: 4 · SHARE_QUADS in product.wgsl. */
+const SHARE_ROWS = 24;
+/** Threads that share a column at most; more shares than that go round. */
+const MAX_SPLIT = 128;
+/** A GPU is full with this many quads of columns in workgroups of four; fewer are spread over more workgroups. */
+const MANY_QUADS = 512;
+
+/** How the threads of a workgroup divide a product of one row: the overrides of shares.wgsl. */
+export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
+  if (gpu.forms === "software") return { COLUMNS: 64, SPLIT: 1, PARTIALS: 1 };
+  const shares = Math.ceil(depth / SHARE_ROWS);
+  const COLUMNS = nQuads >= MANY_QUADS ? 4 : 2;
+  return { COLUMNS, SPLIT: Math.min(shares, MAX_SPLIT), PARTIALS: COLUMNS * shares };
+}
+
+/** Quads of a row in workgroup memory, whole shares of it: ROW_QUADS. */
+export function rowQuads(depth: number): number {
+  return Math.ceil(depth / SHARE_ROWS) * (SHARE_ROWS / 4);
+}
+
+/** Throws unless x [rows, K], w [K, N] and bias [1, N] fit; [2, N] where w is bytes, whose scales are the second row. */
+export function checkProduct(op: string, x: Tensor, w: Tensor, bias: Tensor): void {
+  check(
+    x.cols === w.rows,
+    () => `${op}: x is ${shapeText(x.shape)} but w is ${shapeText(w.shape)}; x's columns must equal w's rows`,
+  );
+  const rows = w.dtype === "i8" ? 2 : 1;
+  check(
+    bias.cols === w.cols && bias.rows === rows,
+    () =>
+      `${op}: w is ${w.dtype} ${shapeText(w.shape)} but bias is ${shapeText(bias.shape)}; wanted [${rows}, ${w.cols}]`,
+  );
+}
+
+/** Work of a product: w once, the rows of x and of the result; a multiplication and an addition for each weight and row. */
+export function productWork(rows: number, w: Tensor): () => Work {
+  const [K, N] = [w.rows, w.cols];
+  return () => ({
+    shape: `${rows}×${K}×${N}`,
+    bytes: tensorBytes(w.shape, w.dtype) + 4 * (rows * (K + N) + N),
+    flops: 2 * rows * K * N,
+  });
+}
