@@ -1,31 +1,29 @@
 // with storage-f32.wgsl | storage-f16.wgsl
+// with attend-chunk.wgsl
 //
 // Causal attention over pages of keys and values: PagedAttention (Kwon et al., 2023).
 //
 //   y[t, h] = softmax_j(scale · q[t, h] · k[j, h]) · v[j, h]   over the positions j that token t may see
 //
-// One workgroup owns one head of one token. The softmax is online (Milakov and Gimelshein, 2018): one pass over the
-// context, and no row of scores is ever stored. Read attention.wgsl first: this kernel differs from it in slot_of alone.
+// One workgroup owns one head of one token. It walks over the context in chunks, and attend-chunk.wgsl says what happens in one.
+// The softmax is online (Milakov and Gimelshein, 2018): one pass over the context, and no row of scores is ever stored.
+// Read attention.wgsl first: this kernel differs from it in slot_of alone.
 //
 //   dispatch       [H, T]
 //   qkv            [T, 3 · C]  f32, of which the query is read; rows padded to `qkv_stride`
-//   k, v           [slots, H, head_quads · 4]
+//   k, v           [slots, H, HEAD_QUADS · 4]
 //   page_table     [S, table_width]  u32, the pages of each sequence in order
 //   context_lens   [S]         u32, tokens of each sequence, the new ones included
 //   query_starts   [S + 1]     u32, the new tokens of sequence s are rows query_starts[s] … query_starts[s + 1] - 1
 //   sequence_of    [T]         u32, the sequence of each row
 //   y              [T, C]      f32, rows padded to `y_stride`
 
-const MAX_HEAD_QUADS = 32u;           // heads of up to 128 channels
-override WORKGROUP_SIZE: u32 = 32u;   // 4 to 32; 4 on a CPU that plays GPU, where a barrier costs by the thread
-override COLUMNS: u32 = MAX_HEAD_QUADS / WORKGROUP_SIZE; // quads of the output that a thread adds up
-const MAX_COLUMNS = 8u;               // COLUMNS for the smallest WORKGROUP_SIZE
-const TILE = 32u;                     // positions that are scored before their values are added up
+override COLUMNS: u32 = (MAX_HEAD_QUADS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE; // quads of the output that a thread adds up
+const MAX_COLUMNS = 8u; // COLUMNS for the smallest WORKGROUP_SIZE
 
 struct Params {
   heads: u32,
   head_size: u32,
-  head_quads: u32, // vec4s of a head in the cache
   qkv_stride: u32,
   y_stride: u32,
   scale: f32,      // usually 1/√head_size
@@ -43,10 +41,11 @@ struct Params {
 @group(0) @binding(7) var<storage, read> sequence_of: array<u32>;
 @group(0) @binding(8) var<storage, read_write> y: array<f32>;
 
-const LOWEST = -3.4028234e38;
+var<workgroup> query: array<vec4f, HEAD_QUADS>;
 
-var<workgroup> query: array<vec4f, MAX_HEAD_QUADS>;
-var<workgroup> scores: array<f32, TILE>;
+fn query_quad(at: u32) -> vec4f {
+  return query[at];
+}
 
 // Where position `position` of a sequence lies in the cache.
 fn slot_of(sequence: u32, position: u32) -> u32 {
@@ -57,7 +56,6 @@ fn slot_of(sequence: u32, position: u32) -> u32 {
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = workgroup.x;
-  let head_quads = params.head_quads; // read once: not every compiler does so by itself
   let token = workgroup.y;
   let sequence = sequence_of[token];
 
@@ -67,68 +65,43 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 2. The query, scaled, where all threads can read it; zero past the head's end, as in the cache.
   let channel = head * params.head_size;
-  for (var quad = thread; quad < head_quads; quad += WORKGROUP_SIZE) {
+  for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
     var values = vec4f();
     for (var i = 0u; i < 4u && quad * 4u + i < params.head_size; i++) {
       values[i] = qkv[token * params.qkv_stride + channel + quad * 4u + i];
     }
     query[quad] = values * params.scale;
   }
-  workgroupBarrier(); // the query is there
 
-  // 3. Tile by tile over the context. The maximum so far, the sum of exponentials and the weighted values are kept
-  //    relative to that maximum; when it grows, what was gathered shrinks to match.
+  // 3. Chunk by chunk over the context. The maximum so far, the sum of exponentials and the weighted values are kept
+  //    relative to that maximum; when it grows, what was gathered shrinks to match. merge-chunks.wgsl does the same.
   var largest = LOWEST;
   var sum = 0.0;
   var values: array<vec4f, MAX_COLUMNS>;
-  for (var first = 0u; first < visible; first += TILE) {
-    let count = min(TILE, visible - first);
-
-    // 3a. Each thread scores every WORKGROUP_SIZE-th position of the tile.
-    for (var i = thread; i < count; i += WORKGROUP_SIZE) {
-      let row = (slot_of(sequence, first + i) * params.heads + head) * head_quads;
-      var products = vec4f();
-      for (var quad = 0u; quad < head_quads; quad++) {
-        products += query[quad] * unpack4(k[row + quad]);
-      }
-      scores[i] = products.x + products.y + products.z + products.w;
-    }
-    workgroupBarrier(); // the tile's scores are there
-
-    // 3b. The new maximum, found by every thread for itself, so that all agree without another barrier.
-    var grown = largest;
-    for (var i = 0u; i < count; i++) {
-      grown = max(grown, scores[i]);
-    }
+  for (var first = 0u; first < visible; first += CHUNK) {
+    let count = min(CHUNK, visible - first);
+    locate_chunk(sequence, head, first, count, thread);
+    let chunk_largest = attend_chunk(0u, count, thread); // its first barrier is the query's too
+    let grown = max(largest, chunk_largest);
     let shrink = exp(largest - grown);
+    let weight = exp(chunk_largest - grown);
     largest = grown;
-    sum *= shrink;
-    for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
-      values[column] *= shrink;
+    sum = select(fma(chunk_sum(count), weight, sum * shrink), chunk_sum(count), first == 0u);
+    for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < HEAD_QUADS; column++) {
+      let quad = min(column * WORKGROUP_SIZE + thread, HEAD_QUADS - 1u);
+      let chunk = chunk_values(quad, count);
+      values[column] = select(fma(chunk, vec4f(weight), values[column] * shrink), chunk, first == 0u);
     }
-
-    // 3c. Each thread adds up its columns of the values.
-    for (var i = 0u; i < count; i++) {
-      let weight = exp(scores[i] - largest);
-      sum += weight;
-      let row = (slot_of(sequence, first + i) * params.heads + head) * head_quads;
-      for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
-        let quad = column * WORKGROUP_SIZE + thread;
-        if (quad < head_quads) {
-          values[column] += weight * unpack4(v[row + quad]);
-        }
-      }
-    }
-    workgroupBarrier(); // all have read the scores, before the next tile overwrites them
   }
 
   // 4. Divide and store, channel by channel: a head need not begin at a multiple of four. The last head also writes the
   //    zeros behind the row.
   let out = token * params.y_stride;
-  for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < head_quads; column++) {
+  for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < HEAD_QUADS; column++) {
     let quad = column * WORKGROUP_SIZE + thread;
+    let result = values[column] / sum;
     for (var i = 0u; i < 4u && quad * 4u + i < params.head_size; i++) {
-      y[out + channel + quad * 4u + i] = values[column][i] / sum;
+      y[out + channel + quad * 4u + i] = result[i];
     }
   }
   if (head == params.heads - 1u && thread == 0u) {

@@ -9,6 +9,9 @@ const kernel = new Kernel("attention");
 /** The largest head that the attention kernels can hold: MAX_HEAD_QUADS · 4 channels. */
 export const MAX_HEAD_SIZE = 128;
 
+/** Threads of a workgroup of the attention kernels, which the results do not depend on. */
+export const ATTENTION_THREADS = { gpu: 128, software: 4 };
+
 /** Which rows of a batch belong to which sequence, and how long each sequence is; the same for every layer of a step. */
 export interface AttentionBatch {
   /** [S] u32: tokens of each sequence, the new ones included. */
@@ -48,7 +51,6 @@ export function attentionArguments(
     params: {
       heads,
       head_size: headSize,
-      head_quads: k.stride / 4,
       qkv_stride: qkv.stride,
       y_stride: y.stride,
       scale,
@@ -56,7 +58,7 @@ export function attentionArguments(
     workgroups: [heads, qkv.rows],
     options: {
       parts: [storagePart(k)],
-      constants: { WORKGROUP_SIZE: qkv.gpu.forms === "software" ? 4 : 32 },
+      constants: { HEAD_QUADS: k.stride / 4, WORKGROUP_SIZE: ATTENTION_THREADS[qkv.gpu.forms] },
     },
   };
 }

@@ -142,7 +142,7 @@ export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): P
       tensors,
       scale,
     );
-    const constants = { WORKGROUP_SIZE: workgroupSize };
+    const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
     const all = { ...buffers, strip_starts: strips };
     new Kernel("attention").run(gpu, all, params, workgroups, { ...options, constants });
     return y;
@@ -194,7 +194,7 @@ export function runPaged(
       tensors,
       scale,
     );
-    const constants = { WORKGROUP_SIZE: workgroupSize };
+    const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
     const all = { ...buffers, page_table: pageTable };
     const paged = { ...params, page_size: pageSize, table_width: width };
     new Kernel("paged-attention").run(gpu, all, paged, workgroups, { ...options, constants });
