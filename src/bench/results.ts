@@ -138,9 +138,8 @@ const sameTokens = z.object({
     .optional(),
 });
 
-/** Everything of `results.json`. */
-export const RESULTS = z.object({
-  schema: z.literal(RESULTS_SCHEMA),
+/** What every result file says of the machine and the software that made it. */
+export const ENVIRONMENT = {
   quire: z.object({
     version: z.string(),
     /** Null outside a git checkout. */
@@ -174,22 +173,31 @@ export const RESULTS = z.object({
     features: z.array(z.string()),
     limits: z.record(z.string(), z.number()),
   }),
-  model: z.object({
-    name: z.string(),
-    path: z.string(),
-    parameters: count,
-    layers: count,
-    heads: count,
-    headSize: count,
-    channels: count,
-    contextLength: count,
-    vocabSize: count,
-    weightBytes: bytes,
-    /** 2 · layers · heads · head size · bytes of one element. */
-    kvBytesPerToken: bytes,
-    dtype: z.string(),
-    kvDtype: z.string(),
-  }),
+};
+
+/** What every result file says of the model. */
+export const MODEL = z.object({
+  name: z.string(),
+  path: z.string(),
+  parameters: count,
+  layers: count,
+  heads: count,
+  headSize: count,
+  channels: count,
+  contextLength: count,
+  vocabSize: count,
+  weightBytes: bytes,
+  /** 2 · layers · heads · head size · bytes of one element. */
+  kvBytesPerToken: bytes,
+  dtype: z.string(),
+  kvDtype: z.string(),
+});
+
+/** Everything of `results.json`. */
+export const RESULTS = z.object({
+  schema: z.literal(RESULTS_SCHEMA),
+  ...ENVIRONMENT,
+  model: MODEL,
   options: z.object({
     prompt: z.string(),
     promptTokens: z.array(count),
@@ -233,6 +241,9 @@ export type RunResult = z.infer<typeof run>;
 export type ModeSummary = z.infer<typeof modeSummary>;
 export type SameTokens = z.infer<typeof sameTokens>;
 export type BenchResults = z.infer<typeof RESULTS>;
+
+/** The model of a result file. */
+export type ModelDescription = z.infer<typeof MODEL>;
 
 /** What the measuring part hands over; the rest is computed from it. */
 export type MeasuredResults = Omit<BenchResults, "schema" | "summary" | "sameTokens" | "conclusion">;

@@ -1,5 +1,5 @@
 /** Leaves the results of an experiment in a folder, the figures first, so that no drawing can lose them. */
-import { access, constants, mkdir, rename, rm, writeFile } from "node:fs/promises";
+import { access, constants, mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BadInput } from "../check.ts";
 import { makeFolder } from "../folders.ts";
@@ -42,6 +42,17 @@ export async function prepareResultsDir(dir: string): Promise<void> {
 }
 
 /**
+ * Makes the folder of a file for results, and sees that the file can be written.
+ * @throws BadInput when it cannot.
+ */
+export async function prepareResultsFile(file: string): Promise<void> {
+  await prepareResultsDir(dirname(file));
+  const existing = await stat(file).catch(() => undefined);
+  if (existing?.isDirectory()) throw new BadInput(`--out is "${file}"; that is a folder, wanted a file`);
+  if (existing) await asBadInput(file, () => access(file, constants.W_OK));
+}
+
+/**
  * Writes results.json, steps.csv, charts/*.svg and report.html, in this order. A file that fails does not keep the others from
  * being written; the first failure is thrown at the end. Each file appears whole or not at all.
  * @returns the paths of the files.
@@ -54,7 +65,7 @@ export async function writeResults(dir: string, results: BenchResults, lang: Lan
   const attempt = async (name: string, content: () => string) => {
     try {
       const path = join(dir, name);
-      await writeWhole(path, content());
+      await writeResultsFile(path, content());
       files.push(path);
     } catch (error) {
       failures.push(error);
@@ -112,8 +123,11 @@ export function stepsCsv(results: BenchResults): string {
   return `${[head, ...rows].map((row) => row.join(",")).join("\n")}\n`;
 }
 
-/** Writes beside the file first and renames, so that nobody reads half a file. */
-async function writeWhole(path: string, content: string): Promise<void> {
+/**
+ * Writes beside the file first and renames, so that nobody reads half a file.
+ * @throws BadInput when it cannot be written.
+ */
+export async function writeResultsFile(path: string, content: string): Promise<void> {
   const partial = `${path}.${process.pid}.part`;
   await asBadInput(path, async () => {
     await mkdir(dirname(path), { recursive: true });

@@ -1,8 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import process from "node:process";
 import { type Command, Option } from "commander";
 import { completeResults } from "../bench/conclude.ts";
+import { describeModel } from "../bench/describe-model.ts";
 import { environment } from "../bench/environment.ts";
 import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
 import type { Lang } from "../bench/labels.ts";
@@ -12,7 +13,6 @@ import { prepareResultsDir, writeResults } from "../bench/write-results.ts";
 import { BadInput } from "../check.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
 import { checkFits } from "../kv/make-cache.ts";
-import { kvBytesPerToken, parameterCount } from "../model/config.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
 import { EXIT_FAILURE, interruptible } from "./exit.ts";
@@ -113,7 +113,7 @@ async function run(flags: BenchKvFlags): Promise<void> {
         const results = completeResults(
           {
             ...environment(gpu),
-            model: describeModel(model, folder, flags),
+            model: describeModel(model, folder, flags.dtype, flags.kvDtype),
             options: describeOptions(model, prompt, promptIds, flags),
             ...outcome(measured),
           },
@@ -157,26 +157,6 @@ function checkLengths(model: Gpt2, promptIds: readonly number[], flags: BenchKvF
       `the prompt has ${promptIds.length} tokens and --new-tokens is ${flags.newTokens}; together at most the model's context of ${contextLength}`,
     );
   for (const mode of flags.modes) checkFits(cacheOptions(model, mode, { ...flags, promptIds }));
-}
-
-function describeModel(model: Gpt2, folder: string, flags: BenchKvFlags): BenchResults["model"] {
-  const { config } = model;
-  const { layers, heads, headSize, channels, contextLength, vocabSize } = config;
-  return {
-    name: basename(resolve(folder)),
-    path: folder,
-    parameters: parameterCount(config),
-    layers,
-    heads,
-    headSize,
-    channels,
-    contextLength,
-    vocabSize,
-    weightBytes: model.gpu.memory.currentByPurpose.weights,
-    kvBytesPerToken: kvBytesPerToken(config, flags.kvDtype === "f32" ? 4 : 2),
-    dtype: flags.dtype,
-    kvDtype: flags.kvDtype,
-  };
 }
 
 function describeOptions(

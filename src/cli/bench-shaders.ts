@@ -1,12 +1,10 @@
-import { access, constants, stat, writeFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import process from "node:process";
 import type { Command } from "commander";
 import { SHAPE_NAMES, type ShapeName } from "../bench/shader-case.ts";
 import { shadersText } from "../bench/shader-table.ts";
 import { benchShaders, defaultShape } from "../bench/shaders.ts";
-import { prepareResultsDir } from "../bench/write-results.ts";
-import { BadInput } from "../check.ts";
+import { prepareResultsFile, writeResultsFile } from "../bench/write-results.ts";
 import { EXIT_FAILURE, interruptible } from "./exit.ts";
 import { addGpuOptions, type GpuFlags, integer, oneOf, openOptions } from "./options.ts";
 import { progressBar } from "./progress.ts";
@@ -44,7 +42,7 @@ export function addBenchShaders(bench: Command): void {
 
 async function run(flags: BenchShadersFlags): Promise<void> {
   // A bad path must fail before the measuring, not after it.
-  if (flags.out !== undefined) await prepareFile(flags.out);
+  if (flags.out !== undefined) await prepareResultsFile(flags.out);
   await interruptible((signal) =>
     withGpu(openOptions(flags), async (gpu) => {
       const { filter, repeat, out } = flags;
@@ -67,23 +65,9 @@ async function run(flags: BenchShadersFlags): Promise<void> {
       process.stdout.write(flags.json ? json : `${shadersText(results)}\n`);
       if (!results.ok) process.exitCode = EXIT_FAILURE;
       if (out !== undefined) {
-        await writeFile(out, json).catch(refuseFile(out));
+        await writeResultsFile(out, json);
         process.stderr.write(`quire: wrote ${resolve(out)}\n`);
       }
     }),
   );
-}
-
-/** Make the file's folder, and see that the file can be written. */
-async function prepareFile(file: string): Promise<void> {
-  await prepareResultsDir(dirname(file));
-  const existing = await stat(file).catch(() => undefined);
-  if (existing?.isDirectory()) throw new BadInput(`--out is "${file}"; that is a folder, wanted a file`);
-  if (existing) await access(file, constants.W_OK).catch(refuseFile(file));
-}
-
-function refuseFile(file: string) {
-  return (error: Error): never => {
-    throw new BadInput(`--out is "${file}"; it cannot be written: ${error.message}`);
-  };
 }
