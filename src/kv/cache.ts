@@ -65,6 +65,31 @@ export interface KvCache {
   free(): void;
 }
 
+/**
+ * A cache that keeps keys and values from step to step, as a recorded decode step sees it: the GPU finds slots by itself in a
+ * table that the host fills ahead of need.
+ */
+export interface RememberingCache extends KvCache {
+  readonly remembers: true;
+  readonly layers: readonly LayerKv[];
+  /** The shader part that finds a position's slot in a row of the table. */
+  readonly slotPart: "slots-contiguous" | "slots-paged";
+  /** Slots in a page; 0 where there are no pages. */
+  readonly pageSize: number;
+  /** Entries of a row of the slot table for a sequence of up to `tokens` tokens. */
+  tableWidth(tokens: number): number;
+  /** Have slots for `count` more tokens before they come. Throws OutOfPages or BadInput, with nothing changed. */
+  reserve(place: Place, count: number): void;
+  /** The sequence's row of the slot table, as long as what is reserved asks for. */
+  slotRow(place: Place): readonly number[];
+  /** `count` more tokens of the sequence, reserved before, now have their keys and values here. */
+  grow(place: Place, count: number): void;
+}
+
+export function remembers(cache: KvCache): cache is RememberingCache {
+  return cache.remembers;
+}
+
 /** Bytes that one slot takes in all layers: keys and values, heads padded to a multiple of four channels. */
 export function slotBytes({ layers, heads, headSize, dtype }: CacheShape): number {
   return 2 * layers * heads * rowStride(headSize) * (dtype === "f32" ? 4 : 2);

@@ -8,10 +8,10 @@ import {
   type CacheShape,
   type CacheStep,
   freeLayers,
-  type KvCache,
   type KvUsage,
   type LayerKv,
   type Place,
+  type RememberingCache,
   type StepRequest,
   slotBytes,
   sum,
@@ -27,13 +27,15 @@ interface Strip {
  * The cache before paging: every sequence gets a strip of `maxLength` slots when it opens, whatever it will need of it.
  * What it does not need is the waste of internal fragmentation.
  */
-export class ContiguousCache implements KvCache {
+export class ContiguousCache implements RememberingCache {
   readonly mode = "contiguous";
   readonly remembers = true;
+  readonly slotPart = "slots-contiguous";
+  readonly pageSize = 0;
   readonly maxLength: number;
   private readonly gpu: Gpu;
   private readonly shape: CacheShape;
-  private readonly layers: readonly LayerKv[];
+  readonly layers: readonly LayerKv[];
   private readonly freeStarts: number[];
   private readonly open_ = new Set<Strip>();
   private readonly strips: number;
@@ -65,13 +67,7 @@ export class ContiguousCache implements KvCache {
 
   prepare(requests: readonly StepRequest[]): CacheStep {
     const strips = requests.map(({ place }) => this.strip(place));
-    requests.forEach(({ count }, i) => {
-      const length = strips[i]!.length + count;
-      if (length > this.maxLength)
-        throw new BadInput(
-          `a sequence of ${length} tokens does not fit its strip of ${this.maxLength}: raise --max-seq-len`,
-        );
-    });
+    for (const { place, count } of requests) this.reserve(place, count);
     // What may fail comes before the strips grow.
     const starts = strips.map((s) => s.start);
     const stripStarts = Tensor.from(this.gpu, [starts.length], starts, {
@@ -93,6 +89,28 @@ export class ContiguousCache implements KvCache {
         return attention(qkv, k, v, stripStarts, batch, scale);
       },
     };
+  }
+
+  tableWidth(): number {
+    return 1;
+  }
+
+  /** A strip has all its slots from the beginning: this only refuses what does not fit. */
+  reserve(place: Place, count: number): void {
+    const length = this.strip(place).length + count;
+    if (length > this.maxLength)
+      throw new BadInput(
+        `a sequence of ${length} tokens does not fit its strip of ${this.maxLength}: raise --max-seq-len`,
+      );
+  }
+
+  slotRow(place: Place): readonly number[] {
+    return [this.strip(place).start];
+  }
+
+  grow(place: Place, count: number): void {
+    this.reserve(place, count);
+    this.strip(place).length += count;
   }
 
   close(place: Place): void {

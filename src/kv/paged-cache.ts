@@ -8,10 +8,10 @@ import {
   type CacheShape,
   type CacheStep,
   freeLayers,
-  type KvCache,
   type KvUsage,
   type LayerKv,
   type Place,
+  type RememberingCache,
   type StepRequest,
   slotBytes,
   sum,
@@ -23,14 +23,15 @@ import { PageTable } from "./page-table.ts";
  * Keys and values in pages of `pageSize` slots, taken from one pool as a sequence grows (Kwon et al., 2023). A sequence
  * wastes less than one page, and pages of one sequence may lie anywhere.
  */
-export class PagedCache implements KvCache {
+export class PagedCache implements RememberingCache {
   readonly mode = "paged";
   readonly remembers = true;
+  readonly slotPart = "slots-paged";
   readonly pageSize: number;
   readonly allocator: PageAllocator;
   private readonly gpu: Gpu;
   private readonly shape: CacheShape;
-  private readonly layers: readonly LayerKv[];
+  readonly layers: readonly LayerKv[];
   private readonly tables = new Set<PageTable>();
 
   /** A pool of `pages` usable pages, and the null page that padding points at. Throws OutOfMemory. */
@@ -80,6 +81,22 @@ export class PagedCache implements KvCache {
         return pagedAttention(qkv, k, v, pageTable, this.pageSize, batch, scale);
       },
     };
+  }
+
+  tableWidth(tokens: number): number {
+    return Math.ceil(tokens / this.pageSize);
+  }
+
+  reserve(place: Place, count: number): void {
+    this.table(place).reserve(count);
+  }
+
+  slotRow(place: Place): readonly number[] {
+    return this.table(place).pages;
+  }
+
+  grow(place: Place, count: number): void {
+    this.table(place).append(count);
   }
 
   close(place: Place): void {
