@@ -1,5 +1,5 @@
 enable subgroups;
-// with storage-f32.wgsl | storage-f16.wgsl
+// with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 //
 // Product with a transposed matrix, the form for GPUs with subgroups:  y[r, first + n] = Σ_k x[r, k] · w[n, k]
 //
@@ -10,10 +10,12 @@ enable subgroups;
 //   dispatch  [x, y, ceil(rows / ROWS)] workgroups, x · y at least ceil(columns / 8)
 //   x         [rows, K]  f32
 //   w         [count, K]
+//   scales    [N]        f32, read when SCALED: of the rows of the whole matrix
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 128u;
 const WORKGROUP_ROWS = 8u; // rows of w of a workgroup
+const MAX_ROWS = 4u;
 
 override ROWS: u32 = 1u; // rows of x that a thread computes: 1 to 4
 
@@ -29,7 +31,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read> w: array<Packed4>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> scales: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
@@ -47,22 +50,31 @@ fn main(
   for (var i = subgroup; i < WORKGROUP_ROWS; i += subgroups) {
     let n = first_n + i;
 
-    // 1. This lane's share of k, for ROWS rows of x. Past the end the last row is computed again and thrown away.
-    var sums = vec4f();
+    // 1. This lane's share of k, for ROWS rows of x: the lane's quads in order, each added to four sums with fma, which no
+    //    compiler rounds differently, and at the end the four sums in pairs. Past the last row it is computed again and
+    //    thrown away.
+    var quad_sums: array<vec4f, MAX_ROWS>;
     if (n < params.count) {
       for (var quad = lane; quad < k_quads; quad += lanes) {
         let weights = unpack4(w[n * k_quads + quad]);
         for (var r = 0u; r < ROWS; r++) {
-          sums[r] += dot(weights, x[min(row + r, params.rows - 1u) * k_quads + quad]);
+          quad_sums[r] = fma(weights, x[min(row + r, params.rows - 1u) * k_quads + quad], quad_sums[r]);
         }
       }
+    }
+    var sums = vec4f();
+    for (var r = 0u; r < ROWS; r++) {
+      sums[r] = (quad_sums[r].x + quad_sums[r].y) + (quad_sums[r].z + quad_sums[r].w);
     }
 
     // 2. The subgroup's sum, known to every lane; the order is the GPU's, and the same each time.
     sums = subgroupAdd(sums);
 
-    // 3. Store; what lies behind the last column is zero.
+    // 3. Scale the finished sums and store; what lies behind the last column is zero.
     if (lane == 0u && n < params.columns) {
+      if (SCALED) {
+        sums *= scales[params.first + n];
+      }
       for (var r = 0u; r < ROWS && row + r < params.rows; r++) {
         y[(row + r) * params.stride + params.first + n] = sums[r];
       }

@@ -9,7 +9,12 @@ export interface Tolerance {
 }
 
 const exact: Tolerance = { nmse: 0, maxAbs: 0 };
-const both = (f32: Tolerance, f16Nmse: number) => ({ f32, f16: { nmse: f16Nmse, maxAbs: f32.maxAbs } });
+const all = (f32: Tolerance, f16Nmse: number) => ({
+  f32,
+  f16: { nmse: f16Nmse, maxAbs: f32.maxAbs },
+  // The reference starts from q / 127 · scale, so nothing but f32 arithmetic is left to allow for.
+  i8: f32,
+});
 
 /**
  * The table of the house document numerics.md: by op, then by the storage of weights or of keys and values.
@@ -19,17 +24,17 @@ const both = (f32: Tolerance, f16Nmse: number) => ({ f32, f16: { nmse: f16Nmse, 
  */
 export const TOLERANCE = {
   copy: { f32: exact, f16: exact },
-  add: both({ nmse: 1e-14, maxAbs: 1e-6 }, 1e-6),
-  layernorm: both({ nmse: 1e-11, maxAbs: 5e-5 }, 1e-6),
-  gelu: both({ nmse: 1e-11, maxAbs: 1e-5 }, 1e-6),
-  softmax: both({ nmse: 1e-10, maxAbs: 1e-6 }, 1e-6),
+  add: all({ nmse: 1e-14, maxAbs: 1e-6 }, 1e-6),
+  layernorm: all({ nmse: 1e-11, maxAbs: 5e-5 }, 1e-6),
+  gelu: all({ nmse: 1e-11, maxAbs: 1e-5 }, 1e-6),
+  softmax: all({ nmse: 1e-10, maxAbs: 1e-6 }, 1e-6),
   /** For K = 768; see matmulTolerance. */
-  matmul: both({ nmse: 1e-10, maxAbs: 1e-4 }, 1e-6),
-  attention: both({ nmse: 1e-9, maxAbs: 1e-4 }, 2e-6),
+  matmul: all({ nmse: 1e-10, maxAbs: 1e-4 }, 1e-6),
+  attention: all({ nmse: 1e-9, maxAbs: 1e-4 }, 2e-6),
 } as const;
 
 /** The bound for a product with inputs of magnitude 1: errors of a sum of K terms grow with √K. */
-export function matmulTolerance(depth: number, dtype: "f32" | "f16"): Tolerance {
+export function matmulTolerance(depth: number, dtype: "f32" | "f16" | "i8"): Tolerance {
   const { nmse, maxAbs } = TOLERANCE.matmul[dtype];
   return { nmse, maxAbs: maxAbs * Math.sqrt(depth / 768) };
 }

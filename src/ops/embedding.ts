@@ -1,14 +1,14 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
-import { checkTable, storagePart, type Table } from "./storage.ts";
+import { checkTable, scalesRange, storagePart, type Table } from "./storage.ts";
 
 const kernel = new Kernel("embedding");
 
 /**
  * Token plus position embedding: y[t] = wte[tokenIds[t]] + wpe[positions[t]], a new tensor [T, C] f32.
  *
- * tokenIds and positions are [T] u32; wte is [V, C], and wpe [P, C], of wte's dtype, is one block. Ids must be below V and
+ * tokenIds and positions are [T] u32; wte is [V, C] f32, f16 or i8, and wpe [P, C], of wte's dtype, is one block. Ids must be below V and
  * positions below P: the caller checks them, since the GPU would read something else without a word.
  */
 export function embedding(tokenIds: Tensor, positions: Tensor, wte: Table, wpe: Table): Tensor {
@@ -25,13 +25,14 @@ export function embedding(tokenIds: Tensor, positions: Tensor, wte: Table, wpe: 
   );
   const { gpu, cols, stride } = place;
   const y = Tensor.empty(gpu, [tokens, cols], { label: "embedding" });
+  const fixed = { wte_scales: scalesRange(wte), wpe: place, wpe_scales: scalesRange(wpe), y };
   const quads = stride / 4;
   let first_row = 0;
   for (const block of wte.blocks) {
     const params = { quads, first_row, rows: block.rows };
     kernel.run(
       gpu,
-      { token_ids: tokenIds, positions, wte: block, wpe: place, y },
+      { token_ids: tokenIds, positions, wte: block, ...fixed },
       params,
       [Math.ceil(quads / 64), tokens],
       { parts: [storagePart(place)] },

@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { foldWorkgroups, Kernel } from "../gpu/kernel.ts";
 import { rowStride, shapeText, Tensor } from "../tensor.ts";
-import { checkTable, storagePart, type Table } from "./storage.ts";
+import { checkTable, scalesRange, storagePart, type Table } from "./storage.ts";
 
 const portable = new Kernel("matmul-transposed");
 const subgroup = new Kernel("matmul-transposed-subgroup");
@@ -11,7 +11,7 @@ const WORKGROUP_SIZE = 64;
 const SUBGROUP_ROWS = 8;
 
 /**
- * x [rows, K] · wᵀ, w [N, K]; a new tensor [rows, N] f32. It is GPT-2's head: logits from the token embedding.
+ * x [rows, K] · wᵀ, w [N, K] f32, f16 or i8; a new tensor [rows, N] f32. It is GPT-2's head: logits from the token embedding.
  */
 export function matmulTransposed(x: Tensor, w: Table): Tensor {
   const columns = checkTable("matmul-transposed", "w", w);
@@ -45,7 +45,7 @@ export function matmulTransposed(x: Tensor, w: Table): Tensor {
       ...foldWorkgroups(Math.ceil(params.columns / workgroupRows)),
       Math.ceil(x.rows / ROWS),
     ];
-    kernel.run(x.gpu, { x, w: block, y }, params, workgroups, {
+    kernel.run(x.gpu, { x, w: block, scales: scalesRange(w), y }, params, workgroups, {
       parts: [storagePart(block)],
       constants,
     });

@@ -2,12 +2,13 @@ import { describe, expect, test } from "vitest";
 import { foldWorkgroups, Kernel } from "../../src/gpu/kernel.ts";
 import { matmul } from "../../src/ops/matmul.ts";
 import { matmulTransposed } from "../../src/ops/matmul-transposed.ts";
-import type { Table } from "../../src/ops/storage.ts";
+import { scalesRange, type Table } from "../../src/ops/storage.ts";
 import { rowStride, Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
 import * as reference from "../reference.ts";
-import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
+import { randomFloats, VALUES, VALUES_NAMES } from "../values.ts";
+import { storedTable, tableOf } from "./table-of.ts";
 
 const gpu = await openTestGpu();
 
@@ -67,31 +68,27 @@ function withConstants(
       Math.ceil(x.rows / constants.ROWS),
     ];
     const options = { parts: [`storage-${block.dtype}`], constants: { ...constants } };
-    new Kernel(kernel).run(x.gpu, { x, w: block, y }, params, workgroups, options);
+    new Kernel(kernel).run(x.gpu, { x, w: block, scales: scalesRange(w), y }, params, workgroups, options);
     first = end;
   }
   return y;
 }
 
 describe.each(FORMS)("$form", ({ product }) => {
-  describe.each(["f32", "f16"] as const)("weights in %s", (dtype) => {
+  describe.each(["f32", "f16", "i8"] as const)("weights in %s", (dtype) => {
+    // Bytes add roundings to a sum: of q / 127, and of the product with the scale.
+    const more = dtype === "i8" ? 3 : 0;
     const run = (x: Float32Array, w: Float32Array, K: number, blocks = [w.length / K]) =>
       withGuards(gpu, () => {
-        let first = 0;
-        const parts = blocks.map((rows) => {
-          const values = w.subarray(first * K, (first + rows) * K);
-          first += rows;
-          return Tensor.from(gpu, [rows, K], values, { dtype });
-        });
-        return product(Tensor.from(gpu, [x.length / K, K], x), { blocks: parts });
+        return product(Tensor.from(gpu, [x.length / K, K], x), tableOf(gpu, w, K, dtype, blocks));
       });
 
     test.each(SHAPES)("[$rows, $K] · [$N, $K]ᵀ: $why", async ({ rows, K, N }) => {
       const [x, w] = [randomFloats(1, rows * K), randomFloats(2, N * K)];
-      const { values, magnitudes, terms } = reference.matmulTransposed(x, stored(w, dtype), K);
+      const { values, magnitudes, terms } = reference.matmulTransposed(x, storedTable(w, K, dtype), K);
       const y = await run(x, w, K);
       expectClose(y.values, values, matmulTolerance(K, dtype));
-      expectWithinSumBound(y.values, values, magnitudes, terms);
+      expectWithinSumBound(y.values, values, magnitudes, terms + more);
     });
 
     test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
@@ -99,9 +96,9 @@ describe.each(FORMS)("$form", ({ product }) => {
         [VALUES[name](5, 65, 3), randomFloats(4, 65 * 65)],
         [randomFloats(5, 5 * 65), VALUES[name](65, 65, 6)],
       ] as const) {
-        const { values, magnitudes, terms } = reference.matmulTransposed(x, stored(w, dtype), 65);
+        const { values, magnitudes, terms } = reference.matmulTransposed(x, storedTable(w, 65, dtype), 65);
         const y = await run(x, w, 65);
-        expectWithinSumBound(y.values, values, magnitudes, terms);
+        expectWithinSumBound(y.values, values, magnitudes, terms + more);
         expect(nmse(y.values, values)).toBeLessThan(TOLERANCE.matmul[dtype].nmse);
       }
     });
@@ -128,8 +125,8 @@ describe.each(FORMS)("$form", ({ product }) => {
 
     test("the same call 20 times gives the same bits", async () => {
       const x = Tensor.from(gpu, [1, 65], randomFloats(11, 65));
-      const w = Tensor.from(gpu, [65, 65], randomFloats(12, 65 * 65), { dtype });
-      await expectSameBits(() => product(x, { blocks: [w] }));
+      const w = tableOf(gpu, randomFloats(12, 65 * 65), 65, dtype);
+      await expectSameBits(() => product(x, w));
     });
   });
 });
@@ -154,7 +151,8 @@ test("a dispatch folded into two dimensions reaches every column", async () => {
   const [x, w] = [randomFloats(15, 2 * 5), randomFloats(16, 300 * 5)];
   const y = await withGuards(gpu, () => {
     const out = Tensor.empty(gpu, [2, 300]);
-    const buffers = { x: Tensor.from(gpu, [2, 5], x), w: Tensor.from(gpu, [300, 5], w), y: out };
+    const rows = Tensor.from(gpu, [2, 5], x);
+    const buffers = { x: rows, w: Tensor.from(gpu, [300, 5], w), scales: rows, y: out };
     const params = { rows: 2, k_quads: 2, first: 0, count: 300, columns: 300, stride: 300 };
     const constants = { LANES: 1, ROWS: 1 };
     new Kernel("matmul-transposed").run(gpu, buffers, params, [2, 3, 2], { constants });
