@@ -18,6 +18,8 @@ test.each([
   { shape: [5, 6], dtype: "f32", bytes: 5 * 8 * 4 },
   { shape: [5, 6], dtype: "f16", bytes: 5 * 8 * 2 },
   { shape: [2, 3, 9], dtype: "f16", bytes: 6 * 12 * 2 },
+  { shape: [5, 6], dtype: "i8", bytes: 5 * 8 },
+  { shape: [3, 1], dtype: "i8", bytes: 3 * 4 },
   { shape: [5, 6], dtype: "u32", bytes: 5 * 6 * 4 },
 ] as const)("$shape of $dtype takes $bytes bytes", ({ shape, dtype, bytes }) => {
   expect(tensorBytes(shape, dtype)).toBe(bytes);
@@ -73,6 +75,14 @@ describe("from and read", () => {
       dtype: "f16",
     });
     expect([...(await tensor.read())]).toEqual([1, 1 + 2 ** -9, Number.POSITIVE_INFINITY, 0, -2]);
+    tensor.free();
+  });
+
+  test("i8 takes bytes and gives them back; the padding is zero", async () => {
+    const values = [-127, -1, 0, 1, 127, 5];
+    const tensor = Tensor.from(gpu, [2, 3], values, { dtype: "i8" });
+    expect([...(await tensor.read())]).toEqual(values);
+    expect([...new Int8Array(await gpu.read(tensor))]).toEqual([-127, -1, 0, 0, 1, 127, 5, 0]);
     tensor.free();
   });
 

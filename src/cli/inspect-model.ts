@@ -17,6 +17,7 @@ import {
   extraLayerProblem,
   type TensorKind,
   tensorProblem,
+  type WeightDtype,
 } from "../model/expected-tensors.ts";
 import {
   contiguousBytes,
@@ -34,7 +35,7 @@ import { loadTokenizer } from "../tokenizer.ts";
 export const INSPECT_SCHEMA = "quire-inspect/1";
 
 export interface InspectOptions {
-  readonly dtype: "f32" | "f16";
+  readonly dtype: WeightDtype;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
   /** Tokens of each sequence in a paged cache. Default: the model's context. */
@@ -51,8 +52,8 @@ export interface InspectedTensor {
   readonly storedDtype: string | null;
   readonly storedShape: readonly number[] | null;
   readonly storedBytes: number | null;
-  readonly gpuDtype: "f32" | "f16";
-  /** Row padding included. */
+  readonly gpuDtype: WeightDtype;
+  /** Row padding and the scales of int8 included. */
   readonly gpuBytes: number;
 }
 
@@ -77,7 +78,7 @@ export interface Inspection {
   readonly tensors: readonly InspectedTensor[];
   /** What keeps the model from being loaded, in the order in which loading would meet it. */
   readonly problems: readonly { readonly code: string; readonly message: string }[];
-  readonly weights: { readonly dtype: "f32" | "f16"; readonly gpuBytes: number };
+  readonly weights: { readonly dtype: WeightDtype; readonly gpuBytes: number };
   readonly kv: {
     readonly dtype: "f32" | "f16";
     /** 2 · layers · heads · head size · bytes of an element. */
@@ -178,9 +179,9 @@ function largestStep(config: ModelConfig, length: number, sequences: number): nu
 function inspected(
   tensor: ExpectedTensor,
   stored: StoredTensor | undefined,
-  dtype: "f32" | "f16",
+  dtype: WeightDtype,
 ): InspectedTensor {
-  const { name, kind, shape, matrix } = tensor;
+  const { name, kind, shape, form } = tensor;
   return {
     name,
     kind,
@@ -188,7 +189,7 @@ function inspected(
     storedDtype: stored?.dtype ?? null,
     storedShape: stored?.shape ?? null,
     storedBytes: stored?.byteLength ?? null,
-    gpuDtype: matrix ? dtype : "f32",
+    gpuDtype: form === "vector" ? "f32" : dtype,
     gpuBytes: weightBytes(tensor, dtype),
   };
 }

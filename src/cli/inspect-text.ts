@@ -48,7 +48,8 @@ function model({ config: c, parameters }: Inspection): string[] {
 }
 
 function files({ checkpoint, weights }: Inspection): string[] {
-  const onGpu = `${formatBytes(weights.gpuBytes)} on the GPU with --dtype ${weights.dtype}, row padding included`;
+  const included = weights.dtype === "int8" ? "row padding and scales included" : "row padding included";
+  const onGpu = `${formatBytes(weights.gpuBytes)} on the GPU with --dtype ${weights.dtype}, ${included}`;
   if (checkpoint === null) return ["no weights that can be opened", onGpu];
   const { format, tensors, storedBytes, ignored, extra } = checkpoint;
   const listed = checkpoint.files.map(({ name, bytes }) => [name, formatBytes(bytes)]);
@@ -138,9 +139,13 @@ function whatFits({ fit, weights, kv, prefill, config }: Inspection): string[] {
   if (fit === null) return [];
   const { memory, length, pageSize, contiguous, paged } = fit;
   if (contiguous < 0) {
-    const half = weights.dtype === "f32" ? "; --dtype f16 takes half of it" : "";
+    const less = {
+      f32: "; --dtype f16 takes half of it, int8 about a quarter",
+      f16: "; --dtype int8 takes about half of it",
+      int8: "",
+    }[weights.dtype];
     return [
-      `nothing in ${formatBytes(memory)}: the weights alone take ${formatBytes(weights.gpuBytes)}${half}`,
+      `nothing in ${formatBytes(memory)}: the weights alone take ${formatBytes(weights.gpuBytes)}${less}`,
     ];
   }
   const pages = Math.ceil(length / pageSize);

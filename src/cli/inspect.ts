@@ -2,13 +2,14 @@ import process from "node:process";
 import type { Command } from "commander";
 import { BadInput } from "../check.ts";
 import { DEFAULT_PAGE_SIZE } from "../kv/page-table.ts";
+import type { WeightDtype } from "../model/expected-tensors.ts";
 import { inspectModel } from "./inspect-model.ts";
 import { inspectionText } from "./inspect-text.ts";
-import { integer, modelFolder, oneOf, size } from "./options.ts";
+import { dtypeOption, integer, modelFolder, oneOf, size } from "./options.ts";
 
 interface InspectFlags {
   readonly memory?: number;
-  readonly dtype: "f32" | "f16";
+  readonly dtype: WeightDtype;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
   readonly length?: number;
@@ -32,12 +33,7 @@ export function inspectCommand(program: Command): void {
       "tokens of each sequence (default: the model's context)",
       integer("--length", 1),
     )
-    .option(
-      "--dtype <type>",
-      "weights on the GPU: f32, or f16 packed",
-      oneOf("--dtype", ["f32", "f16"]),
-      "f32",
-    )
+    .addOption(dtypeOption())
     .option(
       "--kv-dtype <type>",
       "keys and values: f32, or f16 packed",

@@ -5,6 +5,7 @@ import { BadInput } from "../check.ts";
 import type { SamplingOptions } from "../generate/sampler.ts";
 import type { OpenOptions } from "../gpu/gpu.ts";
 import { CACHE_MODES } from "../kv/cache.ts";
+import { WEIGHT_DTYPES, type WeightDtype } from "../model/expected-tensors.ts";
 import { PROJECT_FOLDER } from "../packages.ts";
 import { restartDenoWithoutGpu } from "./deno-restart.ts";
 
@@ -110,21 +111,26 @@ export function openOptions(flags: GpuFlags): OpenOptions {
 
 export interface ModelFlags {
   readonly model: string;
-  readonly dtype: "f32" | "f16";
+  readonly dtype: WeightDtype;
   readonly kvDtype: "f32" | "f16";
   readonly strict?: boolean;
+}
+
+/** --dtype. */
+export function dtypeOption(): Option {
+  return new Option(
+    "--dtype <type>",
+    "weights on the GPU: f32, f16 packed, or int8 with a scale for each output channel",
+  )
+    .default("f32")
+    .argParser(oneOf("--dtype", WEIGHT_DTYPES));
 }
 
 /** --model, --dtype, --kv-dtype, --strict. */
 export function addModelOptions(command: Command): Command {
   return command
     .option("--model <path>", "a model's folder, or its name under weights/", "novels-en")
-    .option(
-      "--dtype <type>",
-      "weights on the GPU: f32, or f16 packed",
-      oneOf("--dtype", ["f32", "f16"]),
-      "f32",
-    )
+    .addOption(dtypeOption())
     .option(
       "--kv-dtype <type>",
       "keys and values on the GPU: f32, or f16 packed",

@@ -4,6 +4,10 @@ import { quote } from "../formats/quote.ts";
 import type { StoredTensor } from "../formats/tensor-file.ts";
 import type { ModelConfig } from "./config.ts";
 
+/** How weights may lie on the GPU, as the command line says it. Biases and layer norms are f32 whatever it is. */
+export const WEIGHT_DTYPES = ["f32", "f16", "int8"] as const;
+export type WeightDtype = (typeof WEIGHT_DTYPES)[number];
+
 /** Parts of a GPT-2, in the order in which a token meets them. */
 export const TENSOR_KINDS = [
   "token embedding",
@@ -21,8 +25,11 @@ export interface ExpectedTensor {
   readonly name: string;
   readonly kind: TensorKind;
   readonly shape: readonly number[];
-  /** Stored on the GPU in the model's dtype (matrices and embeddings); what is not stays f32 (biases, layer norms). */
-  readonly matrix: boolean;
+  /**
+   * On the GPU tables of rows and matrices [K, N] have the model's dtype; as int8 a table has a scale for each row, a
+   * matrix for each column. Vectors (biases, layer norms) are f32.
+   */
+  readonly form: "table" | "matrix" | "vector";
 }
 
 /** All tensors of a GPT-2 with this config, in the order in which a token meets them. Conv1D weights are [in, out]. */
@@ -32,18 +39,18 @@ export function expectedTensors(config: ModelConfig): ExpectedTensor[] {
     name,
     kind,
     shape: [rows, C],
-    matrix: true,
+    form: "table",
   });
   const norm = (name: string): ExpectedTensor[] =>
     ["weight", "bias"].map((part) => ({
       name: `${name}.${part}`,
       kind: "layer norms",
       shape: [C],
-      matrix: false,
+      form: "vector",
     }));
   const linear = (name: string, kind: TensorKind, rows: number, cols: number): ExpectedTensor[] => [
-    { name: `${name}.weight`, kind, shape: [rows, cols], matrix: true },
-    { name: `${name}.bias`, kind, shape: [cols], matrix: false },
+    { name: `${name}.weight`, kind, shape: [rows, cols], form: "matrix" },
+    { name: `${name}.bias`, kind, shape: [cols], form: "vector" },
   ];
   const blocks = Array.from({ length: config.layers }, (_, l) => [
     ...norm(`h.${l}.ln_1`),

@@ -2,13 +2,16 @@ import { sizeClass } from "../gpu/memory.ts";
 import { type CacheShape, slotBytes } from "../kv/cache.ts";
 import { tensorBytes } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import type { ExpectedTensor } from "./expected-tensors.ts";
+import type { ExpectedTensor, WeightDtype } from "./expected-tensors.ts";
 
 // How much GPU memory a model will take, known before any is taken.
 
-/** Bytes of a weight on the GPU, row padding included. */
-export function weightBytes({ shape, matrix }: ExpectedTensor, dtype: "f32" | "f16"): number {
-  return tensorBytes(shape, matrix ? dtype : "f32");
+/** Bytes of a weight on the GPU, row padding and the scales of int8 included. */
+export function weightBytes({ shape, form }: ExpectedTensor, dtype: WeightDtype): number {
+  if (form === "vector") return tensorBytes(shape, "f32");
+  if (dtype !== "int8") return tensorBytes(shape, dtype);
+  const channels = shape[form === "table" ? 0 : 1]!;
+  return tensorBytes(shape, "i8") + tensorBytes([channels], "f32");
 }
 
 /** GPU memory that a step takes and gives back, in bytes. */

@@ -88,6 +88,20 @@ describe("quire inspect", () => {
     expect(out).toContain("GELU in its erf form");
   });
 
+  it("counts bytes and scales of int8, which biases and layer norms are not", async () => {
+    const model = await inspection(golden("tiny"), "--dtype", "int8");
+    const row = (name: string) => model.tensors.find((t) => t.name === name)!;
+    expect(row("wte.weight")).toMatchObject({ gpuDtype: "int8", gpuBytes: 131 * 48 + 132 * 4 });
+    expect(row("h.0.mlp.c_fc.weight")).toMatchObject({ gpuDtype: "int8", gpuBytes: 48 * 192 + 192 * 4 });
+    expect(row("h.0.mlp.c_fc.bias")).toMatchObject({ gpuDtype: "f32", gpuBytes: 192 * 4 });
+    const { gpuBytes, dtype } = model.weights;
+    expect(dtype).toBe("int8");
+    expect(gpuBytes).toBe(model.tensors.reduce((sum, t) => sum + t.gpuBytes, 0));
+    const { out } = await inspect(golden("tiny"), "--dtype", "int8", "--memory", "50KB");
+    expect(out).toContain("on the GPU with --dtype int8, row padding and scales included");
+    expect(out).toMatch(/the weights alone take [\d.]+ KiB$/m);
+  });
+
   it("counts the sequences that fit as the caches would take memory", async () => {
     const memory = 512 * 1024;
     const flags = ["--memory", String(memory), "--length", "20", "--page-size", "8"];
@@ -105,7 +119,7 @@ describe("quire inspect", () => {
     const small = await inspect(golden("tiny"), "--memory", "100KB");
     expect(small.error).toBeUndefined();
     expect(small.out).toContain(
-      "nothing in 97.7 KiB: the weights alone take 257.8 KiB; --dtype f16 takes half of it",
+      "nothing in 97.7 KiB: the weights alone take 257.8 KiB; --dtype f16 takes half of it, int8 about a quarter",
     );
     const large = await inspect("novels-en", "--memory", "80GB");
     expect(large.out).toMatch(/note: the keys of a layer would be one buffer of \d/);
@@ -155,7 +169,7 @@ describe("quire inspect", () => {
     [["novels-en", "--length", "0"], /--length is "0"/],
     [["novels-en", "--page-size", "7"], /--page-size is "7"/],
     [["novels-en", "--memory", "lots"], /--memory is "lots"/],
-    [["novels-en", "--dtype", "int8"], /--dtype is "int8"/],
+    [["novels-en", "--dtype", "i8"], /--dtype is "i8"; wanted f32, f16, int8/],
     [["no-such-model"], /no-such-model/],
   ])("refuses %j", async (args, message) => {
     const { error, out } = await inspect(...args);

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { ContiguousCache } from "../../src/kv/contiguous-cache.ts";
 import { PagedCache } from "../../src/kv/paged-cache.ts";
 import { loadConfig, parameterCount, parseConfig } from "../../src/model/config.ts";
-import { expectedTensors } from "../../src/model/expected-tensors.ts";
+import { expectedTensors, WEIGHT_DTYPES } from "../../src/model/expected-tensors.ts";
 import {
   contiguousBytes,
   mostThatFit,
@@ -42,7 +42,7 @@ describe("expected tensors", () => {
 });
 
 describe.each(["tiny", "tiny-erf-untied"])("the footprint of %s is what the ledger says", (name) => {
-  it.each(["f32", "f16"] as const)("weights in %s", async (dtype) => {
+  it.each(WEIGHT_DTYPES)("weights in %s", async (dtype) => {
     const before = await settled();
     const model = await Gpt2.load(gpu, golden(name), { dtype });
     const expected = expectedTensors(model.config).reduce((sum, t) => sum + weightBytes(t, dtype), 0);

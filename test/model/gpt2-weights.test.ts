@@ -10,6 +10,8 @@ import { Gpu } from "../../src/gpu/gpu.ts";
 import { loadConfig, type ModelConfig } from "../../src/model/config.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { freeWeights, type LoadOptions, loadWeights } from "../../src/model/gpt2-weights.ts";
+import { widenStored } from "../../src/model/widen-stored.ts";
+import { type Channel, quantize, raiseScales } from "../../src/quantize.ts";
 import { safetensors } from "../formats/safetensors-file.ts";
 import { openTestGpu } from "../gpu-fixture.ts";
 import { cacheFor, golden, TINY, tokensOf } from "./tiny.ts";
@@ -40,6 +42,13 @@ async function tinyEntries(): Promise<Entries> {
     entries.set(name, { shape: [...shape], dtype, bytes: (await read()).slice() });
   await file.close();
   return entries;
+}
+
+/** The bytes and scales that a matrix of rows of `cols` is to become. */
+function quantized(values: Float32Array, cols: number, channel: Channel) {
+  const scales = new Float32Array(channel === "row" ? values.length / cols : cols);
+  raiseScales(values, cols, channel, scales);
+  return { bytes: quantize(values, cols, channel, scales), scales };
 }
 
 let files = 0;
@@ -255,6 +264,51 @@ describe("blocks and dtypes", () => {
     expect(f16).toEqual({ matrices: f32.matrices / 2, vectors: f32.vectors });
   });
 
+  test("int8: bytes and scales of every row of a table and every column of a matrix, whatever the chunks", async () => {
+    const entries = await tinyEntries();
+    const floats = (name: string) => {
+      const { bytes, dtype } = entries.get(`transformer.${name}`)!;
+      return widenStored(bytes, dtype as "F32");
+    };
+    await withModel(TINY, { dtype: "int8", maxBlockBytes: 50 * 48 }, async (model) => {
+      const { wte, wpe, blocks } = model.weights;
+      expect(wte.blocks.map((block) => block.shape)).toEqual([
+        [50, 48],
+        [50, 48],
+        [31, 48],
+      ]);
+      for (const [table, name] of [
+        [wte, "wte.weight"],
+        [wpe, "wpe.weight"],
+      ] as const) {
+        const { bytes, scales } = quantized(floats(name), 48, "row");
+        const parts = await Promise.all(table.blocks.map((block) => block.read()));
+        expect(parts.flatMap((part) => [...part])).toEqual([...bytes]);
+        expect(await table.scales!.read()).toEqual(scales);
+      }
+      const { weight, bias } = blocks[1]!.attention;
+      const { bytes, scales } = quantized(floats("h.1.attn.c_attn.weight"), 144, "column");
+      expect([weight.dtype, ...(await weight.read())]).toEqual(["i8", ...bytes]);
+      expect([...(await bias.read())]).toEqual([...floats("h.1.attn.c_attn.bias"), ...scales]);
+      expect(bias.shape).toEqual([2, 144]);
+    });
+  });
+
+  test("int8: a value that is not finite is told of, and spoils its column alone", async () => {
+    const entries = await tinyEntries();
+    const { bytes } = entries.get("transformer.h.0.mlp.c_fc.weight")!;
+    new DataView(bytes.buffer).setFloat32(4 * (5 * 192 + 7), Number.NaN, true);
+    const warnings: string[] = [];
+    const options: LoadOptions = { dtype: "int8", onWarning: (w) => warnings.push(w) };
+    await withModel(write(entries), options, async (model) => {
+      const scales = (await model.weights.blocks[0]!.fc.bias.read()).subarray(192);
+      expect([...scales].flatMap((scale, column) => (Number.isFinite(scale) ? [] : column))).toEqual([7]);
+    });
+    expect(warnings).toEqual([
+      expect.stringMatching(/`h\.0\.mlp\.c_fc\.weight` has 1 values that are NaN or infinite$/),
+    ]);
+  });
+
   test("at default limits GPT-2 XL's token embedding takes three bindings, in order and nothing missing", async () => {
     const xl: ModelConfig = {
       ...config,
@@ -345,6 +399,23 @@ describe("host memory", () => {
     expect(progress.at(-1)).toEqual([total, total]);
     expect(progress.every(([done], i) => i === 0 || done >= progress[i - 1]![0])).toBe(true);
     expect(close).toHaveBeenCalledOnce();
+    await small.close();
+  });
+
+  test("int8 reads matrices twice, a chunk at a time, and the progress says so", async () => {
+    const small = await Gpu.open({ backend: "null" });
+    const { file, reads } = inventedFile(large);
+    vi.mocked(openCheckpoint).mockResolvedValue(file);
+    const progress: [number, number][] = [];
+    await loadWeights(small, "invented", large, { dtype: "int8", onProgress: (...p) => progress.push(p) });
+    expect(Math.max(...reads.map((r) => r.end - r.begin))).toBeLessThanOrEqual(CHUNK);
+    const read = reads.reduce((sum, { begin, end }) => sum + end - begin, 0);
+    expect(progress.at(-1)).toEqual([read, read]);
+    for (const { name, byteLength } of file.tensors.values()) {
+      const bytes = reads.filter((r) => r.name === name).reduce((sum, r) => sum + r.end - r.begin, 0);
+      const twice = /(attn|mlp)\.c_\w+\.weight$/.test(name);
+      expect(bytes, name).toBe(byteLength * (twice ? 2 : 1));
+    }
     await small.close();
   });
 
