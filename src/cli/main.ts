@@ -8,6 +8,7 @@ import { EXIT_BAD_INPUT, exitCode, watchOutput } from "./exit.ts";
 import { generateCommand } from "./generate.ts";
 import { inspectCommand } from "./inspect.ts";
 import { perplexityCommand } from "./perplexity.ts";
+import { profileCommand } from "./profile.ts";
 import { pullCommand } from "./pull.ts";
 
 /** The whole command line. Every action throws what went wrong; `main` makes it one line and an exit code. */
@@ -21,6 +22,7 @@ function buildProgram(): Command {
   for (const add of [
     generateCommand,
     benchCommand,
+    profileCommand,
     perplexityCommand,
     inspectCommand,
     pullCommand,

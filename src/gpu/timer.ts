@@ -45,13 +45,32 @@ export async function timeRecording(gpu: Gpu, work: Timeable, repeats: number): 
   return (stamps!.end - stamps!.begin) / repeats;
 }
 
+/** Seconds by the host's clock for one run: encoded, submitted in one pass, and waited for until the GPU is done. */
+export async function timeOnHost(gpu: Gpu, work: Timeable): Promise<number> {
+  await gpu.finish();
+  const start = performance.now();
+  const encoder = gpu.device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  work.encode(pass);
+  pass.end();
+  gpu.device.queue.submit([encoder.finish()]);
+  gpu.memory.afterSubmit();
+  await gpu.finish();
+  return (performance.now() - start) / 1e3;
+}
+
 /**
  * When each dispatch of a recording ran, in its order: the median over `repeats` runs of the whole.
  *
  * Timestamps exist at pass boundaries only, so each dispatch is given a pass of its own; what a pass costs is part of its
- * time, and the sum is more than the recording takes in one pass. Throws NoAdapter without the feature timestamp-query.
+ * time, and the sum is more than the recording takes in one pass. `before` is called before each run. Throws NoAdapter without the feature timestamp-query.
  */
-export async function timeEachDispatch(gpu: Gpu, work: Timeable, repeats: number): Promise<DispatchTime[]> {
+export async function timeEachDispatch(
+  gpu: Gpu,
+  work: Timeable,
+  repeats: number,
+  before: () => void = () => {},
+): Promise<DispatchTime[]> {
   checkTimer(gpu);
   const alone = work.dispatches.map((dispatch) => {
     const recording = new Recording();
@@ -60,16 +79,17 @@ export async function timeEachDispatch(gpu: Gpu, work: Timeable, repeats: number
   });
   if (alone.length === 0) return [];
   const runs: Stamps[][] = [];
-  for (let i = 0; i < repeats; i++)
-    runs.push(
-      await timestamps(gpu, alone.length, (next) => {
-        for (const recording of alone) {
-          const pass = next();
-          recording.encode(pass);
-          pass.end();
-        }
-      }),
-    );
+  for (let i = 0; i < repeats; i++) {
+    before();
+    const run = await timestamps(gpu, alone.length, (next) => {
+      for (const recording of alone) {
+        const pass = next();
+        recording.encode(pass);
+        pass.end();
+      }
+    });
+    runs.push(run);
+  }
   const medianOf = (value: (stamps: Stamps, first: Stamps) => number, i: number) =>
     middle(runs.map((run) => value(run[i]!, run[0]!)));
   return alone.map((_, i) => ({

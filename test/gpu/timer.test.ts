@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { NoAdapter } from "../../src/gpu/errors.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import { timeEachDispatch, timeOnGpu, timeRecording } from "../../src/gpu/timer.ts";
+import { timeEachDispatch, timeOnGpu, timeOnHost, timeRecording } from "../../src/gpu/timer.ts";
 import { add } from "../../src/ops/add.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
@@ -74,6 +74,7 @@ describe.runIf(canTime)("time of each dispatch", () => {
     });
     expect([...(await made[4]!.read())]).toEqual([6, 12, 18, 24]);
     expect(await timeRecording(gpu, recording, 2)).toBeGreaterThan(0);
+    expect(await timeOnHost(gpu, recording)).toBeGreaterThan(0);
     recording.free();
     for (const t of [x, ...made]) t.free();
   });
