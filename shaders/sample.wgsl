@@ -1,0 +1,159 @@
+// Chooses the next token of each sequence, and advances the step arrays by one token.
+//
+// One workgroup owns one sequence. It does what src/generate/sampler.ts does: repetition penalty, temperature, top-k,
+// top-p, min-p, then the inverse of the cumulative distribution over ascending ids at a random number; greedy at
+// temperature 0. Settings decide which of the ways is taken, so that the short ones stay short. The token does not depend
+// on WORKGROUP_SIZE or on the order in which threads run.
+//
+//   dispatch    [S]
+//   logits      [S, V]           f32, rows padded to 4 · row_quads
+//   settings    [S, 8]           temperature, top-k (u32), top-p, min-p, repetition penalty, seed low, seed high (u32),
+//                                sequence id (u32); f32 bits where nothing else is said
+//   slot_table                   see slots-….wgsl
+//   seen        [S, seen_words]  bit set: ids of the prompt and of the tokens so far; the token is added
+//   step        [6, step_stride] u32: token_ids, positions, slot_mapping, context_lens, generated, ring
+//   tokens      [ring_size, S]   u32: the token goes to row ring mod ring_size
+//
+// A row with NaN or Infinity, or with nothing but -Infinity, gives the token 0xffffffff, and the next step computes token 0.
+
+// with slots-contiguous.wgsl | slots-paged.wgsl
+// with philox.wgsl
+// with sample-row.wgsl
+// with sample-draw.wgsl
+// with sample-cut.wgsl
+// with sample-bisect.wgsl
+// with sample-few.wgsl
+
+struct Params {
+  cols: u32,          // V
+  quads: u32,         // vec4s of a row that hold its V logits
+  row_quads: u32,     // vec4s from one row of logits to the next
+  seen_words: u32,
+  sequences: u32,     // S
+  step_stride: u32,   // words from one step array to the next
+  ring_size: u32,
+  max_positions: u32, // a token at this position has no slot
+  table_width: u32,   // entries of a row of the page table
+  page_size: u32,     // slots in a page
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<vec4f>;
+@group(0) @binding(2) var<storage, read> settings: array<u32>;
+@group(0) @binding(3) var<storage, read> slot_table: array<u32>;
+@group(0) @binding(4) var<storage, read_write> seen: array<u32>;
+@group(0) @binding(5) var<storage, read_write> step: array<u32>;
+@group(0) @binding(6) var<storage, read_write> tokens: array<u32>;
+
+const SETTINGS = 8u;
+const NONE = 0xffffffffu;      // no token
+const LARGEST = 3.4028234e38;  // the largest finite float
+const LOG2_E = 1.4426950408889634;
+const LN_2 = 0.6931471805599453;
+const TOTAL_MASS = 2147483648.0; // 2^31: rounding each of millions of masses up does not make their sum overflow
+const SPAN = 104.0;            // e^-104 is less than half the smallest float
+const MIN_TEMPERATURE = 1e-30; // so that no product with its inverse overflows
+const MAX_TEMPERATURE = 1e30;
+
+var<workgroup> chosen: atomic<u32>;
+var<workgroup> hot_count: atomic<u32>;
+var<workgroup> random: f32;
+var<workgroup> next_slot: u32;
+
+fn setting(s: u32, i: u32) -> f32 {
+  return bitcast<f32>(settings[s * SETTINGS + i]);
+}
+
+// The lowest id with the highest score, into `chosen`.
+fn pick_best(thread: u32, row: Row) {
+  for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
+    if (bitcast<f32>(lanes[lane]) == row.max) {
+      var best = vec4u(NONE);
+      for (var q = lane_first(lane); q < lane_end(lane); q += TEAM) {
+        best = min(best, select(vec4u(NONE), 4u * q + QUAD_IDS, scores_at(row, q) == vec4f(row.max)));
+      }
+      atomicMin(&chosen, min(min(best.x, best.y), min(best.z, best.w)));
+    }
+  }
+}
+
+// Writes the token, and makes the step arrays those of the step that computes it.
+fn advance(s: u32, token: u32) {
+  let stride = params.step_stride;
+  let position = step[stride + s] + 1u;
+  let ring = step[5u * stride + s];
+  step[s] = select(token, 0u, token == NONE);
+  step[stride + s] = position;
+  step[2u * stride + s] = next_slot;
+  step[3u * stride + s] = position + 1u;
+  step[4u * stride + s] += 1u;
+  step[5u * stride + s] = ring + 1u;
+  tokens[(ring % params.ring_size) * params.sequences + s] = token;
+  if (token != NONE) {
+    seen[s * params.seen_words + token / 32u] |= 1u << (token % 32u);
+  }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let s = workgroup.x;
+  let temperature = setting(s, 0u);
+  let top_k = settings[s * SETTINGS + 1u];
+  let top_p = setting(s, 2u);
+  let min_p = setting(s, 3u);
+  let is_greedy = temperature == 0.0;
+
+  // 1. What takes long and needs no logits: threads of different subgroups do it while the others read.
+  if (thread == 0u) {
+    atomicStore(&chosen, NONE);
+    if (!is_greedy) {
+      let at = s * SETTINGS;
+      let seed = vec2u(settings[at + 5u], settings[at + 6u]);
+      random = uniform_random(seed, settings[at + 7u], step[4u * params.step_stride + s]);
+    }
+  }
+  if (thread == WORKGROUP_SIZE - 1u) {
+    let position = step[params.step_stride + s] + 1u;
+    next_slot = 0u;
+    if (position < params.max_positions) {
+      next_slot = slot_of(s, position);
+    }
+  }
+
+  // 2. The highest score. Its bits tell a row that nothing can be chosen from.
+  var row = Row(s * params.row_quads, s * params.seen_words, setting(s, 4u), 0.0, 0.0, -LARGEST);
+  let max_bits = row_max_bits(thread, row);
+  row.max = bitcast<f32>(max_bits);
+  let is_number = (max_bits & 0x7fffffffu) < 0x7f800000u;
+
+  // 3. The token.
+  if (is_number && is_greedy) {
+    pick_best(thread, row);
+  } else if (is_number) {
+    let t = clamp(temperature, MIN_TEMPERATURE, MAX_TEMPERATURE);
+    row.factor = LOG2_E / t;
+    row.lowest = max(row.max - SPAN * t, -LARGEST);
+    var is_drawn = false;
+    if (top_k > 0u && top_k <= FEW) {
+      is_drawn = draw_of_few(thread, row, top_k, top_p, min_p, random);
+    }
+    if (!is_drawn) {
+      var cut = Cut(row.lowest, 0u);
+      if (top_k > 0u && top_k < params.cols) {
+        cut = find_cut(thread, row, cut, f32(top_k), 0.0, SPAN);
+      }
+      if (top_p < 1.0) {
+        row_sums(thread, row, cut, 0.0);
+        let total = row_total(thread);
+        // Tokens below the floor of src/generate/logit-filters.ts are at most half of what may go.
+        let range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
+        cut = find_cut(thread, row, cut, top_p * TOTAL_MASS, TOTAL_MASS / total, range);
+      }
+      draw(thread, row, cut, min_p, random);
+    }
+  }
+  workgroupBarrier(); // the token is chosen, and the next slot known
+  if (thread == 0u) {
+    advance(s, atomicLoad(&chosen));
+  }
+}

@@ -1,0 +1,151 @@
+import { check } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
+import { Kernel } from "../gpu/kernel.ts";
+import { shapeText, type Tensor } from "../tensor.ts";
+
+const kernel = new Kernel("sample");
+
+/** Rows of the step arrays: token_ids, positions, slot_mapping, context_lens, generated, ring. */
+const STEP_ROWS = 6;
+/** Words of a row of settings. */
+const SETTINGS = 8;
+/** What the kernel writes for a row that has NaN, Infinity or no finite logit: there is no token to choose. */
+export const NO_TOKEN = 0xffffffff;
+
+/** Threads of a workgroup, which the results do not depend on: many to have loads in flight, few where barriers are dear. */
+const THREADS = { gpu: 1024, software: 8 };
+
+/** How the next token is chosen: the fields of the CPU sampler's options, with the same ranges; undefined is off. */
+export interface SampleSettings {
+  readonly repetitionPenalty?: number;
+  readonly temperature: number;
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  readonly seed: number | bigint;
+}
+
+/** Where the slots of sequences lie: page tables if pageSize is given, else strips. */
+export interface SampleSlots {
+  /** [S] u32, the first slot of each strip; or [S, width] u32, the pages of each sequence. */
+  readonly table: Tensor;
+  /** Slots in a page. */
+  readonly pageSize?: number;
+}
+
+export interface SampleArguments {
+  /** [S, V] f32. */
+  readonly logits: Tensor;
+  /** [S, 8] u32, rows from `settingsWords`. */
+  readonly settings: Tensor;
+  /** [S, ceil(V / 32)] u32: bit id mod 32 of word id / 32 for ids in the prompt and those generated. */
+  readonly seen: Tensor;
+  readonly slots: SampleSlots;
+  /** [6, at least S] u32: token_ids, positions, slot_mapping, context_lens, generated, ring. */
+  readonly step: Tensor;
+  /** [ring, S] u32: where tokens go, row after row and round again. */
+  readonly tokens: Tensor;
+  /** Positions that have a slot; a token at a later one gets slot 0. */
+  readonly maxPositions: number;
+}
+
+/**
+ * Choose the next token of each sequence as the CPU sampler does, in f32, and advance `step`, `tokens` and `seen`.
+ *
+ * One launch. The token goes to tokens[ring mod rows, s], NO_TOKEN where there is none to choose: the host throws then, and
+ * the step arrays have token 0, so that what is recorded may go on. The token's position, slot and context length are
+ * those of the step that computes it. Tokens differ from the CPU sampler's only where the random number lies
+ * within some 1e-6 of the edge of a token's share of the distribution, or a filter decides between scores whose float64
+ * values differ by f32 rounding. The same input gives the same tokens, whatever the number of threads.
+ */
+export function sample({ logits, settings, seen, slots, step, tokens, maxPositions }: SampleArguments): void {
+  const { rows, cols, stride, gpu } = logits;
+  const { table, pageSize } = slots;
+  const seenWords = Math.ceil(cols / 32);
+  const want = (name: string, tensor: Tensor, fits: boolean, shape: string) =>
+    check(
+      fits,
+      () =>
+        `sample: ${name} is ${shapeText(tensor.shape)} but logits are ${shapeText(logits.shape)}; wanted ${shape}`,
+    );
+  want("settings", settings, settings.rows === rows && settings.cols === SETTINGS, `[${rows}, ${SETTINGS}]`);
+  want("seen", seen, seen.rows === rows && seen.cols === seenWords, `[${rows}, ${seenWords}]`);
+  want(
+    "step",
+    step,
+    step.rows === STEP_ROWS && step.cols >= rows,
+    `[${STEP_ROWS}, n] with n of at least ${rows}`,
+  );
+  want("tokens", tokens, tokens.cols === rows, `[ring, ${rows}]`);
+  if (pageSize === undefined) want("the slot table", table, table.rows * table.cols === rows, `[${rows}]`);
+  else {
+    check(
+      Number.isInteger(pageSize) && pageSize > 0,
+      () => `sample: a page of ${pageSize} slots; wanted a positive integer`,
+    );
+    want("the page table", table, table.rows === rows, `[${rows}, pages]`);
+    check(
+      maxPositions <= table.cols * pageSize,
+      () => `sample: ${maxPositions} positions do not fit into ${table.cols} pages of ${pageSize} slots`,
+    );
+  }
+  const params = {
+    cols,
+    quads: Math.ceil(cols / 4),
+    row_quads: stride / 4,
+    seen_words: seenWords,
+    sequences: rows,
+    step_stride: step.cols,
+    ring_size: tokens.rows,
+    max_positions: maxPositions,
+    table_width: pageSize === undefined ? 1 : table.cols,
+    page_size: pageSize ?? 1,
+  };
+  kernel.run(gpu, { logits, settings, slot_table: table, seen, step, tokens }, params, [rows], {
+    parts: [pageSize === undefined ? "slots-contiguous" : "slots-paged"],
+    constants: { WORKGROUP_SIZE: threads(gpu) },
+    work: () => ({ shape: `${rows}×${cols}`, bytes: rows * cols * 4, flops: rows * cols }),
+  });
+}
+
+function threads(gpu: Gpu): number {
+  const { maxComputeInvocationsPerWorkgroup: most, maxComputeWorkgroupSizeX: mostX } = gpu.limits;
+  return Math.min(THREADS[gpu.forms], most, mostX);
+}
+
+/** 1 less what a shader's exp2(0) may be off by: the best token's weight is at least this. */
+const MAX_MIN_P = 1 - 2 ** -22;
+/** What f32 holds with room for products; beyond it results no longer change, and a temperature of 0 would be greedy. */
+const SMALLEST = 1e-30;
+const LARGEST = 1e30;
+/** Shares of the mass are kept in units of 2^-31. */
+const MIN_TOP_P = 2 ** -30;
+
+const clamp = (value: number, low: number, high: number) => Math.min(Math.max(value, low), high);
+
+/**
+ * A row of the kernel's settings, 8 words: temperature, topK, topP, minP, repetitionPenalty, the seed's two words (low
+ * first), sequenceId; fractions as f32 bits.
+ *
+ * The options must be valid, see validateSampling of generate/sampler.ts. A temperature above 0 and the penalty are clamped to
+ * 1e-30 … 1e30. `sequenceId` is u32: which sequence of a request list.
+ */
+export function settingsWords(options: SampleSettings, sequenceId: number): Uint32Array {
+  const { temperature, topK = 0, topP = 1, minP = 0, repetitionPenalty = 1 } = options;
+  check(
+    sequenceId === sequenceId >>> 0,
+    () => `sample: sequence id ${sequenceId}; wanted an integer from 0 to 2^32 - 1`,
+  );
+  const seed = BigInt(options.seed);
+  const words = new Uint32Array(SETTINGS);
+  const floats = new Float32Array(words.buffer);
+  floats[0] = temperature === 0 ? 0 : clamp(temperature, SMALLEST, LARGEST);
+  words[1] = Math.min(topK, 2 ** 32 - 1);
+  floats[2] = Math.max(topP, MIN_TOP_P);
+  floats[3] = Math.min(minP, MAX_MIN_P);
+  floats[4] = clamp(repetitionPenalty, SMALLEST, LARGEST);
+  words[5] = Number(seed & 0xffffffffn);
+  words[6] = Number(seed >> 32n);
+  words[7] = sequenceId;
+  return words;
+}

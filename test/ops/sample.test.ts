@@ -1,0 +1,28 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { uniform } from "../../src/generate/random.ts";
+import { sample as cpuSample, type SamplingOptions } from "../../src/generate/sampler.ts";
+import { sample, settingsWords } from "../../src/ops/sample.ts";
+import { Tensor } from "../../src/tensor.ts";
+import { openTestGpu } from "../gpu-fixture.ts";
+const gpu = await openTestGpu();
+test("smoke", async () => {
+  const golden = JSON.parse(readFileSync(new URL("../golden/sampling.json", import.meta.url), "utf8"));
+  const V = golden.logits.length; const S = golden.cases.length; console.log(V, S);
+  const logits = Tensor.from(gpu, [S, V], golden.cases.flatMap(() => golden.logits));
+  const opts: SamplingOptions[] = golden.cases.map((c: any, i: number) => ({ temperature: c.temperature, topK: c.top_k ?? undefined, topP: c.top_p ?? undefined, minP: c.min_p ?? undefined, repetitionPenalty: c.repetition_penalty ?? undefined, seed: i }));
+  const settings = Tensor.from(gpu, [S, 8], opts.flatMap((o, i) => [...settingsWords(o, i)]), { dtype: "u32" });
+  const W = Math.ceil(V / 32);
+  const seenRow = new Uint32Array(W); for (const id of golden.history) seenRow[id >> 5]! |= 1 << (id & 31);
+  const seen = Tensor.from(gpu, [S, W], opts.flatMap(() => [...seenRow]), { dtype: "u32" });
+  const step = Tensor.from(gpu, [6, 192], new Array(6 * 192).fill(0), { dtype: "u32" });
+  const tokens = Tensor.from(gpu, [2, S], new Array(2 * S).fill(7), { dtype: "u32" });
+  const table = Tensor.from(gpu, [S], new Array(S).fill(0), { dtype: "u32" });
+  const t0 = performance.now();
+  sample({ logits, settings, seen, slots: { table }, step, tokens, maxPositions: 100 });
+  const got = await tokens.readIntegers();
+  console.log("ms", performance.now() - t0);
+  let bad = 0;
+  opts.forEach((o, i) => { const want = cpuSample(Float32Array.from(golden.logits), golden.history, o, uniform(i, i, 0)); if (want !== got[i]) { bad++; console.log(i, want, got[i], o); } });
+  expect(bad).toBe(0);
+});
