@@ -2,12 +2,11 @@
 //
 //   largest = max_i s[i],   sum = Σ_i exp(s[i] - largest),   values = Σ_i exp(s[i] - largest) · v[i],   s[i] = query · k[i]
 //
-// Decode hands the chunks of a context to different workgroups, prefill walks over them; with this one text, and merge-chunks.wgsl's
-// recurrence from chunk to chunk, all give the same bits. The order: a score is one fma chain over the quads of the head, then
-// (x + y) + (z + w); the values and the sum of a group of 16 positions are one chain; the groups are added in order. WORKGROUP_SIZE
-// and UNROLLED are no part of it.
+// Decode hands the chunks of a context to different workgroups, prefill walks over them; by this one text, and one way to
+// merge chunks, all give the same bits. The order: a score is one fma chain over the quads of the head, then
+// (x + y) + (z + w); a group of 16 positions is one chain; the groups are added in order. Threads are no part of it.
 //
-// The kernel binds k and v [slots, H, HEAD_QUADS · 4], has params.heads, and declares
+// The kernel binds k and v [slots, H, HEAD_QUADS · 4] of Packed4, has params.heads, and declares
 //   slot_of(sequence, position) -> u32   where a position lies
 //   query_quad(at) -> vec4f              a quad of the query, scaled, zero past the head's end
 // and calls locate_chunk, attend_chunk, then chunk_values and chunk_sum.
@@ -15,43 +14,44 @@
 const CHUNK = 128u;
 const GROUP = 16u;
 const GROUPS = CHUNK / GROUP;
-const MAX_HEAD_QUADS = 32u;            // heads of up to 128 channels
+const MAX_HEAD_QUADS = 32u;          // heads of up to 128 channels
 
-override HEAD_QUADS: u32 = 16u;        // vec4s of a head in the cache; a constant, so that loops over it unroll
-override WORKGROUP_SIZE: u32 = 128u;   // 4 to 128; 4 on a CPU that plays GPU, where a barrier costs by the thread
+override HEAD_QUADS: u32 = 16u;      // vec4s of a head in the cache; a constant, so that loops over it unroll
+override WORKGROUP_SIZE: u32 = 128u; // 4 to 128; 4 on a CPU that plays GPU, where a barrier costs by the thread
 
-// A thread a position: loops are of constant length, so that all loads of a thread are in flight together. With fewer threads
-// nobody waits for loads, and loops end with the context.
-override UNROLLED: bool = WORKGROUP_SIZE == CHUNK;
+// A thread a position, and loops of constant length, so that all loads of a thread are under way together. With fewer
+// threads nobody waits for loads, and loops end with the context.
+override WIDE: bool = WORKGROUP_SIZE == CHUNK;
+override SPLIT: u32 = select(1u, GROUPS, WIDE); // threads that share a quad of the values, a group each
 
 const LOWEST = -3.4028234e38;
 
 var<workgroup> head_rows: array<u32, CHUNK>; // where each position's head begins in k and v, in vec4s
 var<workgroup> scores: array<f32, CHUNK>;
 var<workgroup> weights: array<f32, CHUNK>;
-var<workgroup> group_values: array<vec4f, GROUPS * HEAD_QUADS>;
-var<workgroup> group_sums: array<f32, GROUPS>;
+var<workgroup> split_values: array<vec4f, SPLIT * HEAD_QUADS>;
+var<workgroup> split_sums: array<f32, SPLIT>;
 
-// Look up the `count` positions from `first` on. They may be more than attend_chunk is told, but slot_of must know a place for each.
+// Look up the `count` positions from `first` on; more than attend_chunk is told, if slot_of knows a place for each.
 fn locate_chunk(sequence: u32, head: u32, first: u32, count: u32, thread: u32) {
   for (var i = thread; i < count; i += WORKGROUP_SIZE) {
     head_rows[i] = (slot_of(sequence, first + i) * params.heads + head) * HEAD_QUADS;
   }
 }
 
-// Attend to the chunk's first `count` positions, at least one; the query's quads are query_quad(query) and on. Every thread
-// calls, and every thread gets the largest score.
+// Attend to the chunk's first `count` positions, at least one; the query begins at query_quad(query). Every thread calls,
+// and every thread gets the largest score.
 fn attend_chunk(query: u32, count: u32, thread: u32) -> f32 {
   workgroupBarrier(); // every position is located
 
-  // 1. The values that step 4 begins with set out now: they arrive while the scores are computed.
+  // 1. The values that step 4 begins with set out now: they arrive while scores are computed.
   var fetched: array<Packed4, GROUP>;
-  if (UNROLLED) {
+  if (WIDE) {
     fetch_group(thread, count, &fetched);
   }
 
-  // 2. A score a thread. Those past the context are lowest, as far as step 3 looks.
-  let scored = select((count + 3u) / 4u * 4u, CHUNK, UNROLLED);
+  // 2. Each thread scores every WORKGROUP_SIZE-th position. Past the context scores are lowest, as far as step 3 looks.
+  let scored = select((count + 3u) / 4u * 4u, CHUNK, WIDE);
   for (var i = thread; i < scored; i += WORKGROUP_SIZE) {
     var score = LOWEST;
     if (i < count) {
@@ -66,7 +66,7 @@ fn attend_chunk(query: u32, count: u32, thread: u32) -> f32 {
   }
   workgroupBarrier(); // the scores are there
 
-  // 3. The largest, found by every thread for itself: cheaper than a tree and its barriers. Then an exponential a thread.
+  // 3. The largest, found by every thread for itself: a tree would need barriers. Then one exponential a position.
   var lanes = vec4f(LOWEST);
   for (var i = 0u; i < scored; i += 4u) {
     lanes = max(lanes, vec4f(scores[i], scores[i + 1u], scores[i + 2u], scores[i + 3u]));
@@ -77,36 +77,68 @@ fn attend_chunk(query: u32, count: u32, thread: u32) -> f32 {
   }
   workgroupBarrier(); // the weights are there
 
-  // 4. A thread adds up one quad of one group's values. Loops of constant length pass over what is past the context: its weight
-  //    would be stale, and nothing may be added, not even a zero.
-  for (var task = thread; task < HEAD_QUADS * groups_of(count); task += WORKGROUP_SIZE) {
-    let begin = task / HEAD_QUADS * GROUP;
-    let mine = min(GROUP, count - begin);
-    if (!UNROLLED || task >= WORKGROUP_SIZE) {
-      fetch_group(task, count, &fetched);
-    }
-    var values = vec4f();
-    var sum = 0.0;
-    for (var i = 0u; i < select(mine, GROUP, UNROLLED); i++) {
-      let weight = weights[begin + i];
-      values = select(values, fma(vec4f(weight), unpack4(fetched[i]), values), i < mine);
-      sum = select(sum, sum + weight, i < mine);
-    }
-    group_values[task] = values;
-    if (task % HEAD_QUADS == 0u) {
-      group_sums[task / HEAD_QUADS] = sum;
-    }
+  // 4. The values and the sum of the weights, group by group.
+  if (WIDE) {
+    add_groups_wide(count, thread, &fetched);
+  } else {
+    add_groups(count, thread);
   }
-  workgroupBarrier(); // the groups are there
+  workgroupBarrier(); // the groups are added up
   return largest;
 }
 
-// The quad and the group that are `task`'s: 16 loads, none of which waits for another. The last position stands in for those after it.
+// A quad of one group a thread, of which `fetched` holds the first. What is past the context is not added, not even as a zero:
+// it would turn -0 into 0.
+fn add_groups_wide(count: u32, thread: u32, fetched: ptr<function, array<Packed4, GROUP>>) {
+  for (var task = thread; task < HEAD_QUADS * groups_of(count); task += WORKGROUP_SIZE) {
+    if (task >= WORKGROUP_SIZE) {
+      fetch_group(task, count, fetched);
+    }
+    let begin = task / HEAD_QUADS * GROUP;
+    var values = vec4f();
+    var sum = 0.0;
+    for (var i = 0u; i < GROUP; i++) {
+      let weight = weights[begin + i];
+      let inside = begin + i < count;
+      values = select(values, fma(vec4f(weight), unpack4((*fetched)[i]), values), inside);
+      sum = select(sum, sum + weight, inside);
+    }
+    split_values[task] = values;
+    if (task % HEAD_QUADS == 0u) {
+      split_sums[task / HEAD_QUADS] = sum;
+    }
+  }
+}
+
+// The quad and the group that are `task`'s: 16 loads, none of which waits for another. Past the context the last position
+// stands in.
 fn fetch_group(task: u32, count: u32, fetched: ptr<function, array<Packed4, GROUP>>) {
-  let quad = task % HEAD_QUADS;
   let begin = task / HEAD_QUADS * GROUP;
-  for (var i = 0u; i < select(min(GROUP, count - begin), GROUP, UNROLLED); i++) {
-    fetched[i] = v[head_rows[min(begin + i, count - 1u)] + quad];
+  for (var i = 0u; i < GROUP; i++) {
+    (*fetched)[i] = v[head_rows[min(begin + i, count - 1u)] + task % HEAD_QUADS];
+  }
+}
+
+// A quad of all groups a thread.
+fn add_groups(count: u32, thread: u32) {
+  for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
+    var all_values = vec4f();
+    var all_sum = 0.0;
+    for (var begin = 0u; begin < count; begin += GROUP) {
+      var values = vec4f();
+      var sum = 0.0;
+      for (var i = begin; i < min(begin + GROUP, count); i++) {
+        let weight = weights[i];
+        values = fma(vec4f(weight), unpack4(v[head_rows[i] + quad]), values);
+        sum += weight;
+      }
+      all_values = select(all_values + values, values, begin == 0u);
+      all_sum += sum;
+    }
+    split_values[quad] = all_values;
+    if (quad == 0u) {
+      split_sums[0] = all_sum;
+    }
   }
 }
 
@@ -114,22 +146,20 @@ fn groups_of(count: u32) -> u32 {
   return (count + GROUP - 1u) / GROUP;
 }
 
-// One quad of the chunk's weighted values, relative to the largest score.
+// One quad of the chunk's values, weighted relative to the largest score.
 fn chunk_values(quad: u32, count: u32) -> vec4f {
-  let groups = groups_of(count);
-  var values = group_values[quad];
-  for (var group = 1u; group < select(groups, GROUPS, UNROLLED); group++) {
-    values = select(values, values + group_values[group * HEAD_QUADS + quad], group < groups);
+  var values = split_values[quad];
+  for (var group = 1u; group < SPLIT; group++) {
+    values = select(values, values + split_values[group * HEAD_QUADS + quad], group < groups_of(count));
   }
   return values;
 }
 
-// The sum of the chunk's exponentials, relative to the largest score.
+// The sum of the chunk's weights.
 fn chunk_sum(count: u32) -> f32 {
-  let groups = groups_of(count);
-  var sum = group_sums[0];
-  for (var group = 1u; group < select(groups, GROUPS, UNROLLED); group++) {
-    sum = select(sum, sum + group_sums[group], group < groups);
+  var sum = split_sums[0];
+  for (var group = 1u; group < SPLIT; group++) {
+    sum = select(sum, sum + split_sums[group], group < groups_of(count));
   }
   return sum;
 }

@@ -5,10 +5,9 @@
 //
 //   y[t, h] = softmax_j(scale · q[t, h] · k[j, h]) · v[j, h]   over the positions j that token t may see
 //
-// One workgroup owns one head of one token. It walks over the context in chunks, and attend-chunk.wgsl says what happens in one.
+// One workgroup owns one head of one token. It walks over the context in chunks; attend-chunk.wgsl says what happens in one.
 // The softmax is online (Milakov and Gimelshein, 2018): one pass over the context, and no row of scores is ever stored.
-// Read this kernel first:
-// paged-attention.wgsl differs from it in slot_of alone.
+// Read this kernel first: paged-attention.wgsl differs from it in slot_of alone.
 //
 //   dispatch       [H, T]
 //   qkv            [T, 3 · C]  f32, of which the query is read; rows padded to `qkv_stride`
@@ -19,8 +18,8 @@
 //   sequence_of    [T]         u32, the sequence of each row
 //   y              [T, C]      f32, rows padded to `y_stride`
 
-override COLUMNS: u32 = (MAX_HEAD_QUADS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE; // quads of the output that a thread adds up
-const MAX_COLUMNS = 8u; // COLUMNS for the smallest WORKGROUP_SIZE
+override COLUMNS: u32 = (HEAD_QUADS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE; // quads of the output that are a thread's
+const MAX_COLUMNS = 8u; // COLUMNS for the largest head and the smallest WORKGROUP_SIZE
 
 struct Params {
   heads: u32,
@@ -84,8 +83,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let shrink = exp(largest - grown);
     let weight = exp(chunk_largest - grown);
     largest = grown;
-    sum = select(fma(chunk_sum(count), weight, sum * shrink), chunk_sum(count), first == 0u);
-    for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < HEAD_QUADS; column++) {
+    let chunk_weights = chunk_sum(count);
+    sum = select(fma(chunk_weights, weight, sum * shrink), chunk_weights, first == 0u);
+    for (var column = 0u; column < COLUMNS; column++) {
       let quad = min(column * WORKGROUP_SIZE + thread, HEAD_QUADS - 1u);
       let chunk = chunk_values(quad, count);
       values[column] = select(fma(chunk, vec4f(weight), values[column] * shrink), chunk, first == 0u);
@@ -95,7 +95,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // 4. Divide and store, channel by channel: a head need not begin at a multiple of four. The last head also writes the
   //    zeros behind the row.
   let out = token * params.y_stride;
-  for (var column = 0u; column < COLUMNS && column * WORKGROUP_SIZE < HEAD_QUADS; column++) {
+  for (var column = 0u; column < COLUMNS; column++) {
     let quad = column * WORKGROUP_SIZE + thread;
     let result = values[column] / sum;
     for (var i = 0u; i < 4u && quad * 4u + i < params.head_size; i++) {

@@ -1,0 +1,67 @@
+// with storage-f32.wgsl | storage-f16.wgsl
+// with slots-contiguous.wgsl | slots-paged.wgsl
+// with attend-chunk.wgsl
+//
+// Attention of one new token a sequence, the context split over workgroups: Flash-Decoding (Dao et al., 2023).
+//
+// One workgroup owns one head of one sequence and a chunk of 128 positions, so a long context keeps more of the GPU busy and
+// takes hardly more time. It leaves the chunk's values unnormalised, with the maximum they are relative to and the sum of
+// the weights; merge-chunks.wgsl makes the result of them. What happens in a chunk, attend-chunk.wgsl says.
+//
+//   dispatch       [H, chunks, S]; workgroups past a sequence's context leave at once
+//   q              [S, C]              f32, the queries
+//   k, v           [slots, H, HEAD_QUADS · 4]
+//   slot_table     see slots-contiguous.wgsl and slots-paged.wgsl
+//   context_lens   [S]                 u32, tokens of each sequence, the new one included
+//   partials       [S, H, chunks, HEAD_QUADS + 1]  vec4f, of a chunk its values, then (maximum, sum, 0, 0)
+
+struct Params {
+  heads: u32,
+  chunks: u32,      // in the longest context
+  max_context: u32, // positions that slot_table has room for, in each sequence
+  table_width: u32, // entries of a row of slot_table
+  page_size: u32,   // slots in a page
+  scale: f32,       // usually 1/√head_size
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<vec4f>;
+@group(0) @binding(2) var<storage, read> k: array<Packed4>;
+@group(0) @binding(3) var<storage, read> v: array<Packed4>;
+@group(0) @binding(4) var<storage, read> slot_table: array<u32>;
+@group(0) @binding(5) var<storage, read> context_lens: array<u32>;
+@group(0) @binding(6) var<storage, read_write> partials: array<vec4f>;
+
+// Every thread of a warp reads the same quad, which is one load; by way of workgroup memory it would be a load and a barrier.
+fn query_quad(at: u32) -> vec4f {
+  return q[at] * params.scale;
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
+  let head = workgroup.x;
+  let chunk = workgroup.y;
+  let sequence = workgroup.z;
+
+  // 1. Where the chunk lies, as far as the table goes: so the look-up does not wait for the length of the context.
+  let first = chunk * CHUNK;
+  locate_chunk(sequence, head, first, min(CHUNK, params.max_context - first), thread);
+  let context = context_lens[sequence];
+  if (first >= context) {
+    return;
+  }
+
+  // 2. The chunk.
+  let count = min(CHUNK, context - first);
+  let row = sequence * params.heads + head;
+  let largest = attend_chunk(row * HEAD_QUADS, count, thread);
+
+  // 3. Its values, and behind them what they are relative to.
+  let out = (row * params.chunks + chunk) * (HEAD_QUADS + 1u);
+  for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
+    partials[out + quad] = chunk_values(quad, count);
+  }
+  if (thread == WORKGROUP_SIZE - 1u) {
+    partials[out + HEAD_QUADS] = vec4f(largest, chunk_sum(count), 0.0, 0.0);
+  }
+}
