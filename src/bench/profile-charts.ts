@@ -11,17 +11,18 @@ import {
   valueAxis,
 } from "./chart-parts.ts";
 import type { ProfiledDispatch, ProfiledStep, ProfileResults } from "./profile-results.ts";
-import { inUnit, timeUnit, type Unit } from "./units.ts";
+import { formatSeconds, inUnit, timeUnit, type Unit } from "./units.ts";
 
 /** Okabe and Ito's colours, which stay distinct for the colour-blind, then lighter and darker ones for further kernels. */
 const COLOURS = [
   ...["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a800", "#59636e"],
   ...["#7a3e9d", "#8c564b", "#a6cee3", "#b2df8a"],
 ];
-/** Pixels: of the space for names at the left, of one row, and above the first panel. */
+/** Pixels: of the space for names at the left, and of one row. */
 const LEFT = 150;
 const ROW = 22;
-const TOP = 120;
+/** Pixels above the first panel: under a heading, and under a legend of up to three lines as well. */
+const TOP = { plain: 92, legend: 166 };
 /** Pixels between two panels: axis labels of the one, title of the other. */
 const BETWEEN = 84;
 
@@ -58,7 +59,10 @@ function timelineChart({ steps, model }: ProfileResults, look: Look): Chart {
     );
     return { step, stages, unit: timeUnit(longest) };
   });
-  const layout = layoutOf(panels.map((p) => p.stages.length));
+  const layout = layoutOf(
+    panels.map((p) => p.stages.length),
+    TOP.legend,
+  );
   const series = panels.flatMap((panel, i) => segments(panel.stages, panel.unit, i, colours));
   const option: EChartsOption = {
     ...common(look),
@@ -144,7 +148,10 @@ function kernelsChart({ steps, model }: ProfileResults, look: Look): Chart {
     const bars = [...totals].sort(([, a], [, b]) => b - a);
     return { step, bars, unit: timeUnit(Math.max(0, ...totals.values())) };
   });
-  const layout = layoutOf(panels.map((p) => p.bars.length));
+  const layout = layoutOf(
+    panels.map((p) => p.bars.length),
+    TOP.plain,
+  );
   const title = `${model.name}: time by kernel`;
   const option: EChartsOption = {
     ...common(look),
@@ -177,7 +184,7 @@ function kernelsChart({ steps, model }: ProfileResults, look: Look): Chart {
           position: "right" as const,
           color: look.text,
           fontSize: 11,
-          formatter: `${inUnit(seconds, unit).toFixed(1)} ${unit.name}, ${share(seconds, step.profiledSeconds)}`,
+          formatter: `${formatSeconds(seconds)}, ${share(seconds, step.profiledSeconds)}`,
         },
       })),
     })),
@@ -209,8 +216,8 @@ function coloursOf(steps: readonly ProfiledStep[]): Map<string, string> {
 }
 
 /** Panels one below another, each as high as its rows. */
-function layoutOf(rows: readonly number[]) {
-  let top = TOP;
+function layoutOf(rows: readonly number[], above: number) {
+  let top = above;
   const grids = rows.map((count) => {
     const grid = { left: LEFT, right: 110, top, height: Math.max(1, count) * ROW };
     top += grid.height + BETWEEN;

@@ -62,17 +62,17 @@ const step = z.object({
   /** Tokens that the last of the new tokens sees, itself included. */
   contextLength: count,
   newTokens: count,
-  /** In the order in which they run. */
-  dispatches: z.array(dispatch),
-  /** In the order of their first dispatch. */
-  kernels: z.array(group),
-  /** The dispatches' times together, each in a pass of its own. */
-  profiledSeconds: seconds,
   /** The step in one pass, as it always runs, by the GPU's clock. */
   gpuSeconds: seconds,
   /** The same by the host's clock, from before the encoding until the host knows that it is done. */
   hostSeconds: seconds,
+  /** The dispatches' times together, each in a pass of its own. */
+  profiledSeconds: seconds,
   breakdown: breakdown.nullable(),
+  /** In the order of their first dispatch. */
+  kernels: z.array(group),
+  /** In the order in which they run. */
+  dispatches: z.array(dispatch),
 });
 
 const peak = z.object({ perSecond: z.number().positive(), by: z.string() });
@@ -122,10 +122,10 @@ export function profiledStep(
 ): ProfiledStep {
   return {
     ...rest,
-    dispatches: measured.map(({ work, ...d }) => ({ ...d, ...ratesOf(work, d.seconds, peaks) })),
-    kernels: groups(measured, peaks),
     profiledSeconds: sum(measured.map((d) => d.seconds)),
     breakdown: breakdownOf(measured, rest.gpuSeconds, peaks, emptyDispatchSeconds),
+    kernels: groups(measured, peaks),
+    dispatches: measured.map(({ work, ...d }) => ({ ...d, ...ratesOf(work, d.seconds, peaks) })),
   };
 }
 

@@ -84,7 +84,7 @@ function breakdownText({ breakdown, gpuSeconds }: ProfiledStep): string[] {
     ...(otherSeconds < 0
       ? ["  the rest is below zero: caches are faster than the memory peak, or dispatches overlap"]
       : []),
-    ...(untold > 0 ? [`  ${untold} dispatches do not tell their work; theirs is in the rest`] : []),
+    ...(untold > 0 ? [`  dispatches that do not tell their work, which is in the rest: ${untold}`] : []),
   ];
 }
 
