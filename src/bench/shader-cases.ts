@@ -13,7 +13,7 @@ import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import type { BenchShape, ShaderCase } from "./shader-case.ts";
 import { attentionCases, kvWriteCases } from "./shader-cases-attention.ts";
 import { toleranceOf } from "./shader-check.ts";
-import { randomIntegers } from "./shader-inputs.ts";
+import { randomIntegers, type Storage } from "./shader-inputs.ts";
 import {
   argmaxOf,
   geluOf,
@@ -23,8 +23,10 @@ import {
   transposedProductOf,
 } from "./shader-reference.ts";
 
-const DTYPES = ["f32", "f16"] as const;
-type Storage = (typeof DTYPES)[number];
+const DTYPES: readonly Storage[] = ["f32", "f16", "i8"];
+
+/** As --dtype says it. */
+const NAMES: Record<Storage, string> = { f32: "f32", f16: "f16", i8: "int8" };
 
 /** GPT-2's own. */
 const EPSILON = 1e-5;
@@ -95,30 +97,29 @@ export function productCase(
   const constants = form ? Object.entries(form).map(([constant, value]) => `${constant} ${value}`) : [];
   return {
     kernel: op.name,
-    variant: [dtype, ...(epilogue ? [epilogue] : []), ...constants].join(", "),
+    variant: [NAMES[dtype], ...(epilogue ? [epilogue] : []), ...constants].join(", "),
     shape: `${name} ${rows}×${K}×${N}`,
-    readBytes:
-      rows * K * 4 + K * N * ELEMENT_BYTES[dtype] + N * 4 + (epilogue === "residual" ? rows * N * 4 : 0),
+    readBytes: rows * K * 4 + matrixBytes(K, N, dtype) + N * 4 + (epilogue === "residual" ? rows * N * 4 : 0),
     writeBytes: rows * N * 4,
     flops: 2 * rows * K * N,
     tolerance: toleranceOf("product", dtype, K),
     prepare(inputs) {
       const x = inputs.random([rows, K]);
-      const w = inputs.random([K, N], dtype);
-      const bias = inputs.random([N]);
+      const { weight, bias, at } = inputs.randomLinear(K, N, dtype);
       const residual = epilogue === "residual" ? inputs.random([rows, N]) : undefined;
       const after = residual ? { residual: residual.tensor } : epilogue === "gelu" ? "gelu-tanh" : undefined;
-      const factors = { x: x.at, w: w.at, bias: bias.at, residual: residual?.at };
+      const factors = { x: x.at, ...at, residual: residual?.at };
       return {
-        run: () => [
-          form
-            ? matvecAs(form, x.tensor, w.tensor, bias.tensor, after)
-            : op(x.tensor, w.tensor, bias.tensor, after),
-        ],
+        run: () => [form ? matvecAs(form, x.tensor, weight, bias, after) : op(x.tensor, weight, bias, after)],
         expected: [productOf(factors, K, N, epilogue === "gelu")],
       };
     },
   };
+}
+
+/** Bytes of a matrix, and of a scale for each of so many channels where it is bytes. */
+function matrixBytes(rows: number, cols: number, dtype: Storage, channels = cols): number {
+  return rows * cols * ELEMENT_BYTES[dtype] + (dtype === "i8" ? 4 * channels : 0);
 }
 
 const matvecKernel = new Kernel("matvec");
@@ -138,18 +139,18 @@ function matvecAs(form: (typeof MATVEC_FORMS)[number], ...operands: Parameters<t
 export function headCase(rows: number, C: number, V: number, dtype: Storage): ShaderCase {
   return {
     kernel: "matmul-transposed",
-    variant: dtype,
+    variant: NAMES[dtype],
     shape: `head ${rows}×${C}×${V}`,
-    readBytes: rows * C * 4 + V * C * ELEMENT_BYTES[dtype],
+    readBytes: rows * C * 4 + matrixBytes(V, C, dtype, V),
     writeBytes: rows * V * 4,
     flops: 2 * rows * C * V,
     tolerance: toleranceOf("product", dtype, C),
     prepare(inputs) {
       const x = inputs.random([rows, C]);
-      const w = inputs.randomBlocks(V, C, dtype);
+      const { table, at } = inputs.randomTable(V, C, dtype);
       return {
-        run: () => [matmulTransposed(x.tensor, { blocks: w.tensors })],
-        expected: [transposedProductOf(x.at, w.at, C, V)],
+        run: () => [matmulTransposed(x.tensor, table)],
+        expected: [transposedProductOf(x.at, at, C, V)],
       };
     },
   };
@@ -159,20 +160,20 @@ function embeddingCase(shape: BenchShape, tokens: number, dtype: Storage): Shade
   const { channels: C, vocabulary: V, positions: P } = shape;
   return {
     kernel: "embedding",
-    variant: dtype,
+    variant: NAMES[dtype],
     shape: `${tokens}×${C} of ${V}`,
-    readBytes: tokens * (2 * C * ELEMENT_BYTES[dtype] + 8),
+    readBytes: tokens * (2 * matrixBytes(1, C, dtype, 1) + 8),
     writeBytes: tokens * C * 4,
     flops: 0,
     tolerance: toleranceOf("add"),
     prepare(inputs) {
-      const wte = inputs.randomBlocks(V, C, dtype);
-      const wpe = inputs.random([P, C], dtype);
+      const wte = inputs.randomTable(V, C, dtype);
+      const wpe = inputs.randomTable(P, C, dtype);
       const ids = randomIntegers(tokens, V);
       const places = randomIntegers(tokens, P);
       const [tokenIds, positions] = [inputs.integers([ids]), inputs.integers([places])];
       return {
-        run: () => [embedding(tokenIds, positions, { blocks: wte.tensors }, { blocks: [wpe.tensor] })],
+        run: () => [embedding(tokenIds, positions, wte.table, wpe.table)],
         expected: [
           (index) => {
             const [t, c] = [Math.floor(index / C), index % C];

@@ -22,7 +22,11 @@ const F32 = {
 } as const;
 
 /** The bounds of an op on floats; of a product by its depth K. */
-export function toleranceOf(op: keyof typeof F32, dtype: "f32" | "f16" = "f32", depth = 768): Tolerance {
+export function toleranceOf(
+  op: keyof typeof F32,
+  dtype: "f32" | "f16" | "i8" = "f32",
+  depth = 768,
+): Tolerance {
   const { nmse, maxAbs } = F32[op];
   const halves = op === "attention" ? 2e-6 : 1e-6;
   return {

@@ -3,10 +3,11 @@ import { philox4x32 } from "../generate/random.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { Allocation } from "../gpu/memory.ts";
 import { narrowToHalf, widenHalf } from "../half.ts";
+import type { Table } from "../ops/storage.ts";
 import { ELEMENT_BYTES, product, rowStride, shapeText, Tensor, tensorBytes } from "../tensor.ts";
 
-// Inputs for timing kernels: two arenas of random numbers, one of floats and one of halves, and tensors that are views of
-// them. A kernel can so be given many sets of inputs, none of which the GPU's cache still holds, for one upload.
+// Inputs for timing kernels: arenas of random numbers, one of floats, one of halves and one of bytes, and tensors that are
+// views of them. A kernel can so be given many sets of inputs, none of which the GPU's cache still holds, for one upload.
 
 /** Element `index` of a tensor, row-major and without padding, as the GPU has it stored. */
 export type Values = (index: number) => number;
@@ -16,17 +17,38 @@ export interface Input {
   readonly at: Values;
 }
 
+/** The tensors of a linear layer, and the values of both without scales. */
+export interface RandomLinear {
+  readonly weight: Tensor;
+  readonly bias: Tensor;
+  readonly at: { readonly w: Values; readonly bias: Values };
+}
+
 /**
- * An arena repeats this many numbers. Twice a prime, so that no row of weights begins like the one before it; even, so
- * that halves fill whole words.
+ * An arena repeats this many numbers. Four times a prime, so that no row of weights begins like the one before it; four, so
+ * that bytes fill whole words.
  */
-const PERIOD = 2 * 131_071;
+const PERIOD = 4 * 65_537;
 
 /** WebGPU wants bindings to begin at multiples of this, in bytes. */
 const ALIGN = 256;
 
-/** Of floats and of halves, so that a result of one never passes for a result of the other. */
-const SEED = { f32: 1, f16: 2 } as const;
+/** How an arena stores its numbers. A byte q stands for q / 127; what scales it is another input. */
+export type Storage = "f32" | "f16" | "i8";
+
+/** Of each storage its own, so that a result of one never passes for a result of the other. */
+const SEED: Record<Storage, number> = { f32: 1, f16: 2, i8: 3 };
+
+/** Numbers in [-1, 1) as an arena holds them, and as a kernel then reads them. */
+function storeAs(numbers: Float32Array, dtype: Storage) {
+  if (dtype === "f32") return { stored: numbers, values: numbers };
+  if (dtype === "i8") {
+    const stored = Int8Array.from(numbers, (x) => Math.round(127 * x));
+    return { stored, values: Float64Array.from(stored, (q) => q / 127) };
+  }
+  const stored = narrowToHalf(numbers);
+  return { stored, values: widenHalf(stored) };
+}
 
 /** `count` numbers, uniform in [-1, 1), the same for the same seed everywhere. */
 function randomNumbers(count: number, seed: number): Float32Array {
@@ -41,18 +63,17 @@ function randomNumbers(count: number, seed: number): Float32Array {
 /** GPU memory full of random numbers, in pieces that each fit a binding; views are handed out in order, then again. */
 class Arena {
   private readonly gpu: Gpu;
-  private readonly dtype: "f32" | "f16";
-  private readonly values: Float32Array;
+  private readonly dtype: Storage;
+  private readonly values: Float32Array | Float64Array;
   private readonly pieces: Allocation[] = [];
   private piece = 0;
   private offset = 0;
 
-  constructor(gpu: Gpu, dtype: "f32" | "f16", bytes: number) {
+  constructor(gpu: Gpu, dtype: Storage, bytes: number) {
     this.gpu = gpu;
     this.dtype = dtype;
-    const numbers = randomNumbers(PERIOD, SEED[dtype]);
-    const stored = dtype === "f16" ? narrowToHalf(numbers) : numbers;
-    this.values = stored instanceof Uint16Array ? widenHalf(stored) : numbers;
+    const { stored, values } = storeAs(randomNumbers(PERIOD, SEED[dtype]), dtype);
+    this.values = values;
     const largest = Math.floor(gpu.maxBindingBytes / ALIGN) * ALIGN;
     try {
       for (let left = bytes; left > 0; left -= largest) this.fill(Math.min(left, largest), stored);
@@ -62,7 +83,7 @@ class Arena {
     }
   }
 
-  private fill(bytes: number, stored: Float32Array | Uint16Array): void {
+  private fill(bytes: number, stored: Float32Array | Uint16Array | Int8Array): void {
     const allocation = this.gpu.memory.alloc(bytes, "weights", `random ${this.dtype}`);
     this.pieces.push(allocation);
     const range = { allocation, offset: 0, bytes };
@@ -103,7 +124,7 @@ class Arena {
   }
 
   /** Numbers for a tensor that cannot be a view. */
-  get numbers(): Float32Array {
+  get numbers(): ArrayLike<number> {
     return this.values;
   }
 
@@ -115,25 +136,30 @@ class Arena {
 /** Makes the inputs of one case after the other: between two of them call `release`, at the end `free`. */
 export class ShaderInputs {
   readonly gpu: Gpu;
-  private readonly arenas: Record<"f32" | "f16", Arena>;
+  private readonly arenas: Record<Storage, Arena>;
   private readonly own: Tensor[] = [];
 
-  /** Takes twice `bytes` of GPU memory, for floats and for halves. Throws OutOfMemory. */
+  /** Takes three times `bytes` of GPU memory, for floats, for halves and for bytes. Throws OutOfMemory. */
   constructor(gpu: Gpu, bytes: number) {
     this.gpu = gpu;
-    const f32 = new Arena(gpu, "f32", bytes);
+    const made: Arena[] = [];
+    const arena = (dtype: Storage) => {
+      made.push(new Arena(gpu, dtype, bytes));
+      return made.at(-1)!;
+    };
     try {
-      this.arenas = { f32, f16: new Arena(gpu, "f16", bytes) };
+      this.arenas = { f32: arena("f32"), f16: arena("f16"), i8: arena("i8") };
     } catch (error) {
-      f32.free();
+      for (const one of made) one.free();
       throw error;
     }
   }
 
-  /** A tensor of random numbers in [-1, 1), another one with each call. Never free it. */
-  random(shape: readonly number[], dtype: "f32" | "f16" = "f32"): Input {
+  /** A tensor of random numbers in [-1, 1], another one with each call. Never free it. */
+  random(shape: readonly number[], dtype: Storage = "f32"): Input {
     const cols = shape.at(-1)!;
     if (rowStride(cols) === cols) return this.arenas[dtype].view(shape);
+    check(dtype !== "i8", () => `shader inputs: i8 ${shapeText(shape)}; bytes need columns in fours`);
     // Padding must be zero, and in an arena it is not.
     const { numbers } = this.arenas[dtype];
     const length = product(shape);
@@ -149,10 +175,27 @@ export class ShaderInputs {
     return { tensor, at };
   }
 
-  /** A matrix of random numbers as blocks of rows, one where it fits a binding. Never free them. */
-  randomBlocks(rows: number, cols: number, dtype: "f32" | "f16"): { tensors: Tensor[]; at: Values } {
+  /** A table of random numbers in blocks of rows, one where it fits a binding; of bytes, with scales. Never free it. */
+  randomTable(rows: number, cols: number, dtype: Storage): { table: Table; at: Values } {
     check(rowStride(cols) === cols, () => `shader inputs: ${cols} columns; blocks need a multiple of 4`);
-    return this.arenas[dtype].blocks(rows, cols);
+    const { tensors: blocks, at } = this.arenas[dtype].blocks(rows, cols);
+    if (dtype !== "i8") return { table: { blocks }, at };
+    const scales = this.random([rows]);
+    return {
+      table: { blocks, scales: scales.tensor },
+      at: (index) => at(index) * scales.at(Math.floor(index / cols)),
+    };
+  }
+
+  /**
+   * A matrix of random numbers [K, N] and a bias [1, N], which has a second row of scales for the columns when the matrix
+   * is bytes.
+   */
+  randomLinear(K: number, N: number, dtype: Storage): RandomLinear {
+    const weight = this.random([K, N], dtype);
+    const bias = this.random([dtype === "i8" ? 2 : 1, N]);
+    const w: Values = dtype === "i8" ? (i) => weight.at(i) * bias.at(N + (i % N)) : weight.at;
+    return { weight: weight.tensor, bias: bias.tensor, at: { w, bias: bias.at } };
   }
 
   /** Rows of integers as a u32 tensor: [n] for one row, else [rows, n]. */

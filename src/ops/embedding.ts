@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
-import { checkTable, scalesRange, storagePart, type Table } from "./storage.ts";
+import { checkTable, rowBytes, scalesRange, storagePart, type Table } from "./storage.ts";
 
 const kernel = new Kernel("embedding");
 
@@ -27,15 +27,19 @@ export function embedding(tokenIds: Tensor, positions: Tensor, wte: Table, wpe: 
   const y = Tensor.empty(gpu, [tokens, cols], { label: "embedding" });
   const fixed = { wte_scales: scalesRange(wte), wpe: place, wpe_scales: scalesRange(wpe), y };
   const quads = stride / 4;
+  // Each token's ids and rows are read once, whichever block they lie in: the first dispatch counts them.
+  const bytes = tokens * (8 + rowBytes(wte) + rowBytes(wpe) + 4 * stride);
   let first_row = 0;
   for (const block of wte.blocks) {
     const params = { quads, first_row, rows: block.rows };
+    const work =
+      first_row === 0 ? () => ({ shape: `${tokens}×${cols}`, bytes, flops: tokens * cols }) : undefined;
     kernel.run(
       gpu,
       { token_ids: tokenIds, positions, wte: block, ...fixed },
       params,
       [Math.ceil(quads / 64), tokens],
-      { parts: [storagePart(place)] },
+      { parts: [storagePart(place)], work },
     );
     first_row += block.rows;
   }

@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { foldWorkgroups, Kernel } from "../gpu/kernel.ts";
 import { rowStride, shapeText, Tensor } from "../tensor.ts";
-import { checkTable, scalesRange, storagePart, type Table } from "./storage.ts";
+import { checkTable, rowBytes, scalesRange, storagePart, type Table } from "./storage.ts";
 
 const portable = new Kernel("matmul-transposed");
 const subgroup = new Kernel("matmul-transposed-subgroup");
@@ -48,6 +48,11 @@ export function matmulTransposed(x: Tensor, w: Table): Tensor {
     kernel.run(x.gpu, { x, w: block, scales: scalesRange(w), y }, params, workgroups, {
       parts: [storagePart(block)],
       constants,
+      work: () => ({
+        shape: `${x.rows}×${cols}×${block.rows}`,
+        bytes: block.rows * rowBytes(w) + 4 * x.rows * (cols + block.rows),
+        flops: 2 * x.rows * cols * block.rows,
+      }),
     });
     first += block.rows;
   }

@@ -1,6 +1,6 @@
 import { check } from "../check.ts";
 import type { BufferRange } from "../gpu/recording.ts";
-import type { Tensor } from "../tensor.ts";
+import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 
 /** The shader part that loads this tensor's elements. Throws for a dtype that holds no numbers. */
 export function storagePart(tensor: Tensor): "storage-f32" | "storage-f16" | "storage-i8" {
@@ -24,6 +24,12 @@ export function scalesRange({ blocks, scales }: Table): BufferRange {
   if (scales) return scales;
   const { allocation, offset, bytes } = blocks[0]!;
   return { allocation, offset, bytes };
+}
+
+/** Bytes that reading one row of a table takes, its scale included. */
+export function rowBytes({ blocks, scales }: Table): number {
+  const { stride, dtype } = blocks[0]!;
+  return stride * ELEMENT_BYTES[dtype] + (scales ? 4 : 0);
 }
 
 /** That a table has blocks of one dtype and width, and scales for all rows just when it is i8. Returns how many rows. */

@@ -56,6 +56,8 @@ describe("bench shaders", () => {
       ].flat(),
     );
     expect(cases.map(nameOf)).toContain("matmul-transposed f16 head 16×768×50257");
+    for (const kernel of ["embedding", "matmul", "matvec", "matmul-transposed"])
+      expect(cases.some((c) => c.kernel === kernel && c.variant.startsWith("int8"))).toBe(true);
   });
 
   test("a case that fails its check is reported, not timed, and does not stop the others", async () => {
@@ -148,7 +150,7 @@ describe("shader inputs", () => {
       const { run, expected } = head.prepare(inputs);
       const [y] = run();
       expect(checkResult(await y!.read(), 2, expected[0]!, head.tolerance).failure).toBeNull();
-      expect(inputs.randomBlocks(701, 192, "f32").tensors).toHaveLength(3);
+      expect(inputs.randomTable(701, 192, "f32").table.blocks).toHaveLength(3);
       y!.free();
     } finally {
       small.mockRestore();
@@ -163,12 +165,13 @@ describe("shader inputs", () => {
       for (const [shape, dtype] of [
         [[3, 64], "f32"],
         [[3, 64], "f16"],
+        [[3, 64], "i8"],
         [[2, 65], "f32"],
         [[2, 65], "f16"],
       ] as const) {
         const { tensor, at } = inputs.random(shape, dtype);
         const values = await tensor.read();
-        expect(values).toEqual(Float32Array.from(values, (_, i) => at(i)));
+        expect(values).toEqual(Float32Array.from(values, (_, i) => at(i) * (dtype === "i8" ? 127 : 1)));
         read.push(values);
       }
       inputs.release();
