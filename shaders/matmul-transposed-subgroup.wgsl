@@ -53,7 +53,7 @@ fn main(
     // 1. This lane's share of k, for ROWS rows of x: the lane's quads in order, each added to four sums with fma, which no
     //    compiler rounds differently, and at the end the four sums in pairs. Past the last row it is computed again and
     //    thrown away.
-    var quad_sums: array<vec4f, MAX_ROWS>;
+    var quad_sums = array<vec4f, MAX_ROWS>(); // in a loop some compilers zero it only once, unless told
     if (n < params.count) {
       for (var quad = lane; quad < k_quads; quad += lanes) {
         let weights = unpack4(w[n * k_quads + quad]);

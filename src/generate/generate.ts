@@ -1,9 +1,10 @@
 import type { ByPurpose } from "../gpu/memory.ts";
-import type { KvCache, KvUsage, Place } from "../kv/cache.ts";
+import type { KvCache, KvUsage } from "../kv/cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
-import { uniform } from "./random.ts";
-import { sample } from "./sampler.ts";
+import { BatchRunner, type Member, type Timing } from "./batch-runner.ts";
 import type { Sequence } from "./sequence.ts";
+
+export type { Timing } from "./batch-runner.ts";
 
 /** One token of one sequence, with what the step that made it cost. */
 export interface GeneratedToken {
@@ -20,8 +21,10 @@ export interface GeneratedStep {
   readonly tokens: readonly GeneratedToken[];
   /** Tokens that the model computed in this step, all sequences together. */
   readonly computedTokens: number;
-  /** From the start of the step until its tokens were chosen, the read-back of the logits included. */
+  /** See GenerateOptions. */
   readonly seconds: number;
+  /** Tokens computed ahead so far and thrown away, because their sequence had ended. */
+  readonly surplus: number;
   readonly kv: KvUsage;
   /** Bytes of all GPU buffers after the step, and the most there were during it. */
   readonly memory: {
@@ -33,9 +36,18 @@ export interface GeneratedStep {
   };
 }
 
+export interface GenerateOptions {
+  /**
+   * "visible": each step is submitted when the token before it is known, and its seconds are what a caller waits for.
+   * "pipelined" (the default): the GPU runs ahead and tokens come back in rounds; a step's seconds are its round's time over
+   * the steps of the round. The tokens are the same.
+   */
+  readonly timing?: Timing;
+}
+
 /**
- * Generate for all sequences at once, a token each a step, until every one is finished. They make one ragged batch; one
- * that ends leaves it. Sampling is on the CPU, with random numbers by (seed, sequence id, step).
+ * Generate for all sequences at once, a token each a step, until every one is finished. They make one batch; one that ends
+ * leaves it. Sampling is on the GPU, with random numbers by (seed, sequence id, step).
  *
  * Yields after every step. Throws OutOfPages or BadInput when the cache is full, DeviceLost, OutOfMemory; places in the
  * cache are given back however it ends.
@@ -44,34 +56,42 @@ export async function* generate(
   model: Gpt2,
   cache: KvCache,
   sequences: readonly Sequence[],
+  { timing = "pipelined" }: GenerateOptions = {},
 ): AsyncGenerator<GeneratedStep> {
-  const places = new Map<Sequence, Place>();
-  const close = (sequence: Sequence) => {
-    const place = places.get(sequence);
-    places.delete(sequence);
-    if (place) cache.close(place);
-  };
+  const { memory } = model.gpu;
+  let members: Member[] = [];
+  let runner: BatchRunner | undefined;
+  let surplus = 0;
   try {
     // A cache that the device had no room for is known only now.
     await model.gpu.settle();
-    for (const sequence of sequences) places.set(sequence, cache.open());
-    for (let step = 0; places.size > 0; step++) {
-      const { memory } = model.gpu;
+    for (const sequence of sequences) members.push({ sequence, place: cache.open() });
+    for (let step = 0; members.length > 0; step++) {
       memory.resetPeak();
-      const start = performance.now();
-      const running = [...places.keys()];
-      const { logits, computedTokens } = await computeLogits(model, cache, running, places);
-      const tokens = running.map((sequence, i): GeneratedToken => {
-        const u = uniform(sequence.sampling.seed, sequence.id, sequence.generatedLength);
-        const token = sample(logits[i]!, sequence.tokens, sequence.sampling, u);
+      // A batch that lost a sequence gives what it has computed ahead for the others; then they make a batch of their own.
+      const isWhole = runner?.members.length === members.length;
+      if (runner && !isWhole && runner.ahead === 0) {
+        await runner.close();
+        runner = undefined;
+      }
+      const mayLaunch = runner === undefined || isWhole;
+      runner ??= new BatchRunner(model, cache, members, timing);
+      const row = await runner.next(mayLaunch);
+      const batch = runner;
+      const tokens = members.map((member): GeneratedToken => {
+        const { sequence } = member;
+        const token = row.tokens[batch.members.indexOf(member)]!;
+        batch.advance(member, row);
         return { sequence, token, text: sequence.accept(token) };
       });
-      const seconds = (performance.now() - start) / 1e3;
+      const ended = members.filter(({ sequence }) => sequence.finishReason !== null);
+      surplus += ended.length * batch.ahead;
       yield {
         step,
         tokens,
-        computedTokens,
-        seconds,
+        computedTokens: row.computedTokens,
+        seconds: row.seconds,
+        surplus,
         kv: cache.usage(),
         memory: {
           current: memory.current,
@@ -80,34 +100,11 @@ export async function* generate(
           peakByPurpose: memory.peakOfEach,
         },
       };
-      for (const sequence of running) if (sequence.finishReason !== null) close(sequence);
+      members = members.filter((member) => !ended.includes(member));
+      for (const { place } of ended) cache.close(place);
     }
   } finally {
-    for (const sequence of [...places.keys()]) close(sequence);
-  }
-}
-
-/** Compute what the cache does not hold; logits after the last token of each sequence, a row [V] each. */
-async function computeLogits(
-  model: Gpt2,
-  cache: KvCache,
-  running: readonly Sequence[],
-  places: ReadonlyMap<Sequence, Place>,
-): Promise<{ logits: Float32Array[]; computedTokens: number }> {
-  const items = running.map((s) => ({ place: places.get(s)!, tokens: s.tokens.slice(s.computed) }));
-  const logits = model.forward(cache, items);
-  try {
-    const values = await logits.read();
-    // A cache that forgets is given everything again in the next step.
-    running.forEach((s, i) => {
-      if (cache.remembers) s.advance(items[i]!.tokens.length);
-    });
-    const vocabulary = logits.cols;
-    return {
-      logits: running.map((_, i) => values.subarray(i * vocabulary, (i + 1) * vocabulary)),
-      computedTokens: items.reduce((n, item) => n + item.tokens.length, 0),
-    };
-  } finally {
-    logits.free();
+    await runner?.close();
+    for (const { place } of members) cache.close(place);
   }
 }

@@ -74,7 +74,7 @@ export interface RememberingCache extends KvCache {
   readonly layers: readonly LayerKv[];
   /** The shader part that finds a position's slot in a row of the table. */
   readonly slotPart: "slots-contiguous" | "slots-paged";
-  /** Slots in a page; 0 where there are no pages. */
+  /** Slots in a page; 1 where there are no pages. */
   readonly pageSize: number;
   /** Entries of a row of the slot table for a sequence of up to `tokens` tokens. */
   tableWidth(tokens: number): number;

@@ -31,7 +31,7 @@ export class ContiguousCache implements RememberingCache {
   readonly mode = "contiguous";
   readonly remembers = true;
   readonly slotPart = "slots-contiguous";
-  readonly pageSize = 0;
+  readonly pageSize = 1;
   readonly maxLength: number;
   private readonly gpu: Gpu;
   private readonly shape: CacheShape;

@@ -38,7 +38,12 @@ export function rowQuads(depth: number): number {
 }
 
 /** Throws unless x [rows, K], w [K, N] and bias [1, N] fit; [2, N] where w is bytes, whose scales are the second row. */
-export function checkProduct(op: string, x: Tensor, w: Tensor, bias: Tensor): void {
+export function checkProduct(
+  op: string,
+  x: Pick<Tensor, "rows" | "cols" | "shape">,
+  w: Tensor,
+  bias: Tensor,
+): void {
   check(
     x.cols === w.rows,
     () => `${op}: x is ${shapeText(x.shape)} but w is ${shapeText(w.shape)}; x's columns must equal w's rows`,
@@ -59,4 +64,11 @@ export function productWork(rows: number, w: Tensor): () => Work {
     bytes: tensorBytes(w.shape, w.dtype) + 4 * (rows * (K + N) + N),
     flops: 2 * rows * K * N,
   });
+}
+
+/** Can a product with a row of `depth` in workgroup memory, as norm-matvec and its like have it, run on this device? */
+export function rowFits(gpu: Gpu, depth: number, nQuads: number): boolean {
+  const NORM_BYTES = 16 * 16; // the lanes of norm.wgsl
+  const bytes = 16 * (rowQuads(depth) + columnForm(gpu, depth, nQuads).PARTIALS) + NORM_BYTES;
+  return bytes <= gpu.limits.maxComputeWorkgroupStorageSize;
 }

@@ -1,0 +1,69 @@
+// with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
+// with product.wgsl
+// with shares.wgsl
+// with merge-chunks.wgsl
+//
+// What decode-attention.wgsl found in the chunks of the context, merged, and the projection behind attention, in one launch:
+//
+//   y[s, n] = residual[s, n] + Σ_k merged[s, k] · w[k, n] + bias[n]
+//
+// merge-attention.wgsl and matvec.wgsl one after the other, with the same bits: the heads are merged while the weights
+// travel. Every workgroup merges them anew.
+//
+//   dispatch      [ceil(n_quads / COLUMNS), S]
+//   partials      [S, H, chunks, D + 4]  f32, of decode-attention
+//   context_lens  [S]     u32
+//   w             [C, N]
+//   bias          [1, N]  f32, and a second row of scales for w in bytes
+//   residual, y   [S, N]  f32
+
+override ROW_QUADS: u32 = 6u; // quads of C, rounded up to whole shares
+
+struct Params {
+  depth: u32,      // C
+  n_quads: u32,    // vec4s in a row of w, bias, residual and y
+  heads: u32,
+  head_quads: u32, // vec4s of a head
+  chunks: u32,     // chunks that partials has room for
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> partials: array<vec4f>;
+@group(0) @binding(2) var<storage, read> context_lens: array<u32>;
+@group(0) @binding(3) var<storage, read> w: array<Packed4>;
+@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(5) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;
+
+var<workgroup> row: array<vec4f, ROW_QUADS>;
+
+fn x_quad(quad: u32) -> vec4f {
+  return row[quad];
+}
+
+@compute @workgroup_size(COLUMNS, SPLIT)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3u,
+  @builtin(local_invocation_id) thread: vec3u,
+  @builtin(local_invocation_index) index: u32,
+) {
+  let column = workgroup.x * COLUMNS + thread.x;
+  let sequence = workgroup.y;
+  if (SPLIT > 1u) {
+    load_share(thread.y, column);
+  }
+  let quads = params.heads * params.head_quads;
+  for (var quad = index; quad < ROW_QUADS; quad += COLUMNS * SPLIT) {
+    var merged = vec4f();
+    if (quad < quads) {
+      merged = merged_quad(sequence, quad / params.head_quads, quad % params.head_quads);
+    }
+    row[quad] = merged;
+  }
+  workgroupBarrier(); // the merged row is there
+  let sum = sum_columns(thread.xy, column);
+  if (thread.y == 0u && column < params.n_quads) {
+    let at = sequence * params.n_quads + column;
+    y[at] = biased(sum, column) + residual[at];
+  }
+}

@@ -1,0 +1,50 @@
+import { check, shapeText } from "../check.ts";
+import { Kernel } from "../gpu/kernel.ts";
+import { Tensor } from "../tensor.ts";
+import { checkProduct, columnForm, productWork, rowQuads } from "./product.ts";
+import { storagePart } from "./storage.ts";
+
+const kernel = new Kernel("merge-matvec");
+
+/**
+ * The chunks of decodeAttention, partials [S, H, chunks, D + 4] f32, merged to [S, C], then · w [C, N] + bias + residual
+ * [S, N] f32; a new tensor [S, N] f32. contextLens is [S] u32. It gives the bits of `mergeAttention` and `matvec` with a
+ * residual one after the other, in one launch.
+ */
+export function mergeMatvec(
+  partials: Tensor,
+  contextLens: Tensor,
+  w: Tensor,
+  bias: Tensor,
+  residual: Tensor,
+): Tensor {
+  const [sequences, heads, chunks, width] = partials.shape as [number, number, number, number];
+  const headSize = width - 4;
+  const { gpu } = partials;
+  const y = Tensor.empty(gpu, [sequences, w.cols], { label: "merge-matvec" });
+  check(
+    w.rows === heads * headSize && contextLens.cols === sequences,
+    () =>
+      `merge-matvec: partials are ${shapeText(partials.shape)} but w is ${shapeText(w.shape)} and there are ${contextLens.cols} contexts; wanted w [H · D, N] and a context for each sequence`,
+  );
+  checkProduct("merge-matvec", { rows: sequences, cols: w.rows, shape: [sequences, w.rows] }, w, bias);
+  check(
+    residual.rows === sequences && residual.cols === w.cols,
+    () =>
+      `merge-matvec: the product is [${sequences}, ${w.cols}] but residual is ${shapeText(residual.shape)}; the shapes must be equal`,
+  );
+  const params = { depth: w.rows, n_quads: y.stride / 4, heads, head_quads: headSize / 4, chunks };
+  const form = columnForm(gpu, w.rows, params.n_quads);
+  kernel.run(
+    gpu,
+    { partials, context_lens: contextLens, w, bias, residual, y },
+    params,
+    [Math.ceil(params.n_quads / form.COLUMNS), sequences],
+    {
+      parts: [storagePart(w)],
+      constants: { ...form, ROW_QUADS: rowQuads(w.rows) },
+      work: productWork(sequences, w),
+    },
+  );
+  return y;
+}
