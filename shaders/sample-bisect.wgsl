@@ -35,31 +35,32 @@ fn mass_kept(thread: u32, row: Row, search: Search, cut: Cut) -> f32 {
   return bitcast<f32>(workgroupUniformLoad(&agreed)); // a barrier: thread 0 has written it
 }
 
-// `counting` is search.mass_scale == 0, as a value that a compiler can see is the same for all threads.
-fn bisect(thread: u32, row: Row, search: Search, goal: f32, counting: bool) -> Cut {
-  let total = mass_kept(thread, row, search, search.within);
-  let wanted = min(goal, just_below(total));
-
-  // The mass from `low` up is above what is wanted, that from `high` up is not.
-  var low = ordered(row.lowest);
-  var high = ordered(row.max) + 1u;
-  for (var bit = 0u; bit < 32u; bit++) {
-    let middle = low + (high - low) / 2u;
-    let enough = mass_kept(thread, row, search, Cut(from_ordered(middle), 0u)) > wanted;
-    low = select(low, middle, enough);
-    high = select(middle, high, enough);
+fn bisect(thread: u32, row: Row, search: Search, goal: f32) -> Cut {
+  // The mass of what is above `low`, or at it, is above what is wanted; that from `high` on is not.
+  var low = Cut(row.lowest, 0u);
+  var high = Cut(row.max, params.cols);
+  var wanted = goal;
+  let id_bits = 32u - countLeadingZeros(params.cols);
+  for (var turn = 0u; turn <= 32u + id_bits; turn++) {
+    // Turn 0 takes the mass of all, 32 turns halve the scores between low and high, the rest the ids at the score found.
+    var middle = low;
+    if (turn > 32u) {
+      middle.id = low.id + (high.id - low.id) / 2u;
+    } else if (turn > 0u) {
+      let key = ordered(low.x);
+      middle.x = from_ordered(key + (ordered(high.x) - key + 1u) / 2u);
+    }
+    let kept = mass_kept(thread, row, search, middle);
+    if (turn == 0u) {
+      wanted = min(goal, just_below(kept));
+    } else if (kept > wanted) {
+      low = middle;
+    } else if (turn > 32u) {
+      high.id = middle.id;
+    } else {
+      high.x = from_ordered(ordered(middle.x) - 1u);
+    }
   }
-  let x = from_ordered(low);
-  if (counting) { // top-k keeps all that equal the k-th
-    return Cut(x, 0u);
-  }
-  var low_id = 0u;
-  var high_id = params.cols;
-  for (var bit = countLeadingZeros(params.cols); bit < 32u; bit++) {
-    let middle = low_id + (high_id - low_id) / 2u;
-    let enough = mass_kept(thread, row, search, Cut(x, middle)) > wanted;
-    low_id = select(low_id, middle, enough);
-    high_id = select(middle, high_id, enough);
-  }
-  return Cut(x, low_id);
+  // Top-k keeps all that equal the k-th.
+  return Cut(low.x, select(low.id, 0u, search.mass_scale == 0.0));
 }

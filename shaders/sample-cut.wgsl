@@ -117,12 +117,8 @@ fn find_cut(thread: u32, row: Row, within: Cut, limit: f32, mass_scale: f32, ran
     }
     workgroupBarrier(); // the bins' masses are there, as f32
     team_sums(thread);
-    locate(thread, LANES, goal, false);
-    let part = found_index;
-    let part_rest = found_rest;
-    workgroupBarrier(); // all have read what was found
-    locate(thread, part * TEAM, part_rest, false);
-    search.step = (search.step << STEP_BITS) | (part * TEAM + found_index);
+    locate(thread, goal, false, 2u);
+    search.step = (search.step << STEP_BITS) | found_index;
     goal = found_rest;
     for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
       collect_step(row, search, lane);
@@ -133,7 +129,7 @@ fn find_cut(thread: u32, row: Row, within: Cut, limit: f32, mass_scale: f32, ran
     }
   }
   if (count > CAPACITY) {
-    return bisect(thread, row, search, goal, mass_scale == 0.0);
+    return bisect(thread, row, search, goal);
   }
   return cut_in_list(thread, row, search, goal, count);
 }

@@ -38,19 +38,17 @@ fn weights_at(row: Row, q: u32, x: vec4f, cut: Cut, min_p: f32) -> vec4f {
 fn lane_sum(row: Row, lane: u32, cut: Cut, min_p: f32) -> f32 {
   let end = lane_end(lane);
   var sum = vec4f(0.0);
-  var q = lane_first(lane);
-  for (; q + 3u * TEAM < end; q += 4u * TEAM) { // four loads in flight
-    let x0 = scores_at(row, q);
-    let x1 = scores_at(row, q + TEAM);
-    let x2 = scores_at(row, q + 2u * TEAM);
-    let x3 = scores_at(row, q + 3u * TEAM);
-    sum += weights_at(row, q, x0, cut, min_p);
-    sum += weights_at(row, q + TEAM, x1, cut, min_p);
-    sum += weights_at(row, q + 2u * TEAM, x2, cut, min_p);
-    sum += weights_at(row, q + 3u * TEAM, x3, cut, min_p);
-  }
-  for (; q < end; q += TEAM) {
-    sum += weights_at(row, q, scores_at(row, q), cut, min_p);
+  for (var q = lane_first(lane); q < end; q += IN_FLIGHT * TEAM) {
+    var x: array<vec4f, IN_FLIGHT>;
+    for (var i = 0u; i < IN_FLIGHT; i++) {
+      x[i] = logits_at(row, min(q + i * TEAM, end - 1u));
+    }
+    for (var i = 0u; i < IN_FLIGHT; i++) {
+      let at = q + i * TEAM;
+      if (at < end) {
+        sum += weights_at(row, at, penalised(row, at, x[i]), cut, min_p);
+      }
+    }
   }
   return (sum.x + sum.y) + (sum.z + sum.w);
 }
@@ -92,38 +90,43 @@ fn just_below(x: f32) -> f32 {
   return bitcast<f32>(bitcast<u32>(x) - 1u);
 }
 
-// Which of 32 values from lanes[first] on covers `goal` in their running sum, and how far into it; a goal at or past the
-// end, which rounding may give, is in the last that is not zero. With `fraction`, the goal is in units of their total.
-fn locate(thread: u32, first: u32, goal: f32, fraction: bool) {
-  for (var i = thread; i < TEAM; i += WORKGROUP_SIZE) {
-    var below = 0.0;
-    var total = 0.0;
-    for (var j = 0u; j < TEAM; j++) {
-      let value = bitcast<f32>(lanes[first + j]);
-      below += select(0.0, value, j < i);
-      total += value;
+// Finds what covers `goal` in the running sum: of the 32 teams (levels 1), or of the 1,024 lanes (levels 2), going into the
+// team that was found. Gives its number in found_index, and how far into it in found_rest. A goal at or past the end,
+// which rounding may give, is in the last that is not zero. With `fraction`, the goal is in units of the total.
+fn locate(thread: u32, goal: f32, fraction: bool, levels: u32) {
+  var wanted = goal;
+  var index = 0u;
+  for (var level = 0u; level < levels; level++) {
+    let first = select(index * TEAM, LANES, level == 0u);
+    for (var i = thread; i < TEAM; i += WORKGROUP_SIZE) {
+      var below = 0.0;
+      var total = 0.0;
+      for (var j = 0u; j < TEAM; j++) {
+        let value = bitcast<f32>(lanes[first + j]);
+        below += select(0.0, value, j < i);
+        total += value;
+      }
+      // All sums run in one order, so one thread's `next` is another's `below`, and exactly one finds the goal.
+      let inside = min(select(wanted, wanted * total, fraction && level == 0u), just_below(total));
+      let next = below + bitcast<f32>(lanes[first + i]);
+      if (below <= inside && inside < next) {
+        found_index = index * TEAM + i;
+        found_rest = inside - below;
+      }
     }
-    // All sums run in one order, so one thread's `next` is another's `below`, and exactly one finds the goal.
-    let wanted = min(select(goal, goal * total, fraction), just_below(total));
-    let next = below + bitcast<f32>(lanes[first + i]);
-    if (below <= wanted && wanted < next) {
-      found_index = i;
-      found_rest = wanted - below;
-    }
+    workgroupBarrier(); // the one that found it has written where
+    index = found_index;
+    wanted = found_rest;
+    workgroupBarrier(); // all have read where
   }
-  workgroupBarrier(); // the one that found it has written where
 }
 
-// Draws a token into `chosen`; u in [0, 1).
+// Draws a token into `chosen`; u in [0, 1). Needs row_sums of what may be drawn.
 fn draw(thread: u32, row: Row, cut: Cut, min_p: f32, u: f32) {
-  row_sums(thread, row, cut, min_p);
-  locate(thread, LANES, u, true);
-  let team = found_index;
-  let rest = found_rest;
-
+  locate(thread, u, true, 1u);
   // The range of that team, this time neighbouring quads to each lane.
   let lane_quads = (team_quads() + LANES - 1u) / LANES;
-  let first = team * team_quads();
+  let first = found_index * team_quads();
   let end = min(first + team_quads(), params.quads);
   for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
     let start = first + lane * lane_quads;
@@ -134,16 +137,11 @@ fn draw(thread: u32, row: Row, cut: Cut, min_p: f32, u: f32) {
     }
     lanes[lane] = bitcast<u32>(sum);
   }
-  workgroupBarrier(); // every lane's sum is there, and all have read what was found
+  workgroupBarrier(); // every lane's sum is there
   team_sums(thread);
-  locate(thread, LANES, rest, false);
-  let part = found_index;
-  let part_rest = found_rest;
-  workgroupBarrier(); // all have read what was found
-  locate(thread, part * TEAM, part_rest, false);
-
+  locate(thread, found_rest, false, 2u);
   if (thread == 0u) {
-    let start = first + (part * TEAM + found_index) * lane_quads;
+    let start = first + found_index * lane_quads;
     var below = 0.0;
     var token = NONE;
     for (var q = start; q < min(start + lane_quads, end); q++) {

@@ -7,6 +7,7 @@ override WORKGROUP_SIZE: u32 = 256u; // threads; what WebGPU guarantees at most,
 
 const TEAM = 32u;  // lanes of a team, and teams
 const LANES = 1024u;
+const IN_FLIGHT = 4u; // loads that a thread starts before it needs the first
 const QUAD_IDS = vec4u(0u, 1u, 2u, 3u);
 
 // As variables: WGSL has no literal for infinity and refuses a constant expression that is one.
@@ -87,19 +88,14 @@ fn lane_max(row: Row, lane: u32) -> f32 {
   let end = lane_end(lane);
   let none = bitcast<f32>(minus_infinity_bits);
   var e = Extremes(vec4f(none), vec4i(bitcast<i32>(minus_infinity_bits)), vec4u(0u));
-  var q = lane_first(lane);
-  for (; q + 3u * TEAM < end; q += 4u * TEAM) { // four loads in flight
-    let x0 = logits_at(row, q);
-    let x1 = logits_at(row, q + TEAM);
-    let x2 = logits_at(row, q + 2u * TEAM);
-    let x3 = logits_at(row, q + 3u * TEAM);
-    e = include(e, row, q, x0);
-    e = include(e, row, q + TEAM, x1);
-    e = include(e, row, q + 2u * TEAM, x2);
-    e = include(e, row, q + 3u * TEAM, x3);
-  }
-  for (; q < end; q += TEAM) {
-    e = include(e, row, q, logits_at(row, q));
+  for (var q = lane_first(lane); q < end; q += IN_FLIGHT * TEAM) {
+    var x: array<vec4f, IN_FLIGHT>;
+    for (var i = 0u; i < IN_FLIGHT; i++) { // past the end the last quad once more: loads need not wait for a branch
+      x[i] = logits_at(row, min(q + i * TEAM, end - 1u));
+    }
+    for (var i = 0u; i < IN_FLIGHT; i++) {
+      e = include(e, row, min(q + i * TEAM, end - 1u), x[i]);
+    }
   }
   let bad = any(e.high_signed >= vec4i(0x7f800000)) || any(e.high_unsigned > vec4u(0xff800000u));
   let best = max(max(e.best.x, e.best.y), max(e.best.z, e.best.w));

@@ -138,16 +138,29 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       is_drawn = draw_of_few(thread, row, top_k, top_p, min_p, random);
     }
     if (!is_drawn) {
+      // Top-k, then top-p, then the draw: one loop, so that a compiler that inlines everything meets each once.
       var cut = Cut(row.lowest, 0u);
-      if (top_k > 0u && top_k < params.cols) {
-        cut = find_cut(thread, row, cut, f32(top_k), 0.0, SPAN);
-      }
-      if (top_p < 1.0) {
-        row_sums(thread, row, cut, 0.0);
-        let total = row_total(thread);
-        // Tokens below the floor of src/generate/logit-filters.ts are at most half of what may go.
-        let range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
-        cut = find_cut(thread, row, cut, top_p * TOTAL_MASS, TOTAL_MASS / total, range);
+      for (var stage = 0u; stage < 3u; stage++) {
+        let is_on = (stage == 0u && top_k > 0u && top_k < params.cols) || (stage == 1u && top_p < 1.0) || stage == 2u;
+        if (!is_on) {
+          continue;
+        }
+        var limit = f32(top_k);
+        var mass_scale = 0.0;
+        var range = SPAN;
+        if (stage > 0u) {
+          row_sums(thread, row, cut, select(0.0, min_p, stage == 2u));
+        }
+        if (stage == 1u) {
+          let total = row_total(thread);
+          limit = top_p * TOTAL_MASS;
+          mass_scale = TOTAL_MASS / total;
+          // Below the floor of src/generate/logit-filters.ts are at most half of those that may go.
+          range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
+        }
+        if (stage < 2u) {
+          cut = find_cut(thread, row, cut, limit, mass_scale, range);
+        }
       }
       draw(thread, row, cut, min_p, random);
     }
