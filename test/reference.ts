@@ -208,3 +208,32 @@ export function attention(
       }
   return y;
 }
+
+/**
+ * Attention [S, H · D] out of partial results [S, H, chunks, D + 4] of chunks of 128 positions: D values, the maximum that they
+ * are relative to, their sum of weights, and two zeros. Of each sequence, the chunks of its context.
+ */
+export function mergeAttention(
+  partials: Numbers,
+  contextLens: readonly number[],
+  heads: number,
+  headSize: number,
+): Float64Array {
+  const width = headSize + 4;
+  const chunks = partials.length / contextLens.length / heads / width;
+  const y = new Float64Array(contextLens.length * heads * headSize);
+  contextLens.forEach((length, s) => {
+    for (let h = 0; h < heads; h++) {
+      const row = s * heads + h;
+      const starts = Array.from({ length: Math.ceil(length / 128) }, (_, c) => (row * chunks + c) * width);
+      const largest = Math.max(...starts.map((at) => partials[at + headSize]!));
+      const weights = starts.map((at) => Math.exp(partials[at + headSize]! - largest));
+      const sum = starts.reduce((total, at, c) => total + weights[c]! * partials[at + headSize + 1]!, 0);
+      for (let d = 0; d < headSize; d++)
+        starts.forEach((at, c) => {
+          y[row * headSize + d]! += (weights[c]! * partials[at + d]!) / sum;
+        });
+    }
+  });
+  return y;
+}

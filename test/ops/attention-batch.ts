@@ -1,9 +1,11 @@
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { Kernel } from "../../src/gpu/kernel.ts";
 import { type AttentionBatch, attention, attentionArguments } from "../../src/ops/attention.ts";
+import { decodeAttention } from "../../src/ops/decode-attention.ts";
+import { mergeAttention } from "../../src/ops/merge-attention.ts";
 import { pagedAttention } from "../../src/ops/paged-attention.ts";
 import { Tensor } from "../../src/tensor.ts";
-import { type Output, withGuards } from "../gpu-fixture.ts";
+import { type Output, withGuards, withGuardsAll } from "../gpu-fixture.ts";
 import * as reference from "../reference.ts";
 import { shuffled, stored, VALUES, type ValuesName } from "../values.ts";
 
@@ -24,7 +26,7 @@ export interface Batch extends Shape {
   readonly contexts: readonly reference.Context[];
 }
 
-/** Prefill, chunked prefill with a past, and decode in one batch, across the tiles of every workgroup size. */
+/** Prefill, chunked prefill with a past, and decode in one batch, on both sides of a group of 16 positions. */
 export const MIXED: Lengths = [
   [0, 5],
   [37, 3],
@@ -41,8 +43,8 @@ export const BATCHES: readonly { lengths: Lengths; why: string }[] = [
   { lengths: [[0, 15]], why: "a prompt of one less than a page of 16" },
   { lengths: [[0, 16]], why: "a prompt of a page" },
   { lengths: [[0, 17]], why: "and one" },
-  { lengths: [[31, 1]], why: "a context of exactly one tile of 32" },
-  { lengths: [[32, 1]], why: "one past it" },
+  { lengths: [[127, 1]], why: "a context of exactly one chunk of 128" },
+  { lengths: [[128, 1]], why: "one past it" },
   {
     lengths: [
       [1022, 1],
@@ -119,21 +121,34 @@ function batchTensors(gpu: Gpu, { lengths, qkv, heads, headSize }: Batch) {
   return { tensors, queries: Tensor.from(gpu, [starts.at(-1)!, 3 * heads * headSize], qkv) };
 }
 
-/** attention with each sequence in a strip of its own: last sequence first, with unused slots before, between and behind. */
-export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): Promise<Output> {
-  const stripStarts: number[] = [];
+/** Where every position lies: the array that the kernels look it up in, and the same for the host. */
+interface Layout {
+  readonly slots: number;
+  readonly table: readonly number[];
+  readonly slotOf: (sequence: number, position: number) => number;
+}
+
+/** Each sequence in a strip of its own: last sequence first, with unused slots before, between and behind. */
+function strips({ contexts }: Batch): Layout {
+  const table: number[] = [];
   let slots = 3;
-  for (let s = batch.lengths.length - 1; s >= 0; s--) {
-    stripStarts[s] = slots;
-    slots += batch.contexts[s]!.length + 2;
+  for (let s = contexts.length - 1; s >= 0; s--) {
+    table[s] = slots;
+    slots += contexts[s]!.length + 2;
   }
-  const cache = fillSlots(batch, slots, (s, p) => stripStarts[s]! + p);
+  return { slots, table, slotOf: (s, p) => table[s]! + p };
+}
+
+/** attention with every sequence in a strip. */
+export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): Promise<Output> {
+  const { slots, table, slotOf } = strips(batch);
+  const cache = fillSlots(batch, slots, slotOf);
   const scale = 1 / Math.sqrt(batch.headSize);
   return withGuards(gpu, () => {
     const [k, v] = cache(gpu) as [Tensor, Tensor];
     const { tensors, queries } = batchTensors(gpu, batch);
-    const strips = integers(gpu, stripStarts);
-    if (workgroupSize === undefined) return attention(queries, k, v, strips, tensors, scale);
+    const stripStarts = integers(gpu, table);
+    if (workgroupSize === undefined) return attention(queries, k, v, stripStarts, tensors, scale);
     const { y, buffers, params, workgroups, options } = attentionArguments(
       "attention",
       queries,
@@ -143,7 +158,7 @@ export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): P
       scale,
     );
     const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
-    const all = { ...buffers, strip_starts: strips };
+    const all = { ...buffers, strip_starts: stripStarts };
     new Kernel("attention").run(gpu, all, params, workgroups, { ...options, constants });
     return y;
   });
@@ -158,13 +173,12 @@ export interface Paging {
   readonly workgroupSize?: number;
 }
 
-/** paged-attention with every sequence's pages anywhere, twice as many as needed. Entries past a sequence's end name a page of NaN. */
-export function runPaged(
-  gpu: Gpu,
-  batch: Batch,
-  { pageSize, seed = 7, sharedPages = 0, workgroupSize }: Paging,
-): Promise<Output> {
-  const counts = batch.contexts.map(({ length }) => Math.ceil(length / pageSize));
+/** Every sequence's pages anywhere, twice as many as needed. Entries past a sequence's end name a page of NaN. */
+function paging(
+  { contexts }: Batch,
+  { pageSize, seed = 7, sharedPages = 0 }: Paging,
+): Layout & { width: number } {
+  const counts = contexts.map(({ length }) => Math.ceil(length / pageSize));
   const pages = 2 * counts.reduce((a, b) => a + b) + 1;
   const order = shuffled(seed, pages);
   const freePage = order.pop()!;
@@ -174,16 +188,25 @@ export function runPaged(
     for (let i = 0; i < width; i++)
       table.push(i >= count ? freePage : s > 0 && i < sharedPages ? table[i]! : order.pop()!);
   });
-  const cache = fillSlots(
-    batch,
-    pages * pageSize,
-    (s, p) => table[s * width + Math.floor(p / pageSize)]! * pageSize + (p % pageSize),
-  );
+  const pageOf = (s: number, p: number) => table[s * width + Math.floor(p / pageSize)]!;
+  return {
+    slots: pages * pageSize,
+    table,
+    width,
+    slotOf: (s, p) => pageOf(s, p) * pageSize + (p % pageSize),
+  };
+}
+
+/** paged-attention with every sequence's pages anywhere. */
+export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
+  const { pageSize, workgroupSize } = how;
+  const { slots, table, width, slotOf } = paging(batch, how);
+  const cache = fillSlots(batch, slots, slotOf);
   const scale = 1 / Math.sqrt(batch.headSize);
   return withGuards(gpu, () => {
     const [k, v] = cache(gpu) as [Tensor, Tensor];
     const { tensors, queries } = batchTensors(gpu, batch);
-    const pageTable = integers(gpu, table, [counts.length, width]);
+    const pageTable = integers(gpu, table, [batch.contexts.length, width]);
     if (workgroupSize === undefined)
       return pagedAttention(queries, k, v, pageTable, pageSize, tensors, scale);
     const { y, buffers, params, workgroups, options } = attentionArguments(
@@ -200,4 +223,41 @@ export function runPaged(
     new Kernel("paged-attention").run(gpu, all, paged, workgroups, { ...options, constants });
     return y;
   });
+}
+
+/**
+ * decode-attention and merge-attention, in strips or in pages, of a batch whose sequences have one new token each: partial
+ * results and result. `maxContext` is the longest context if unset.
+ */
+export async function runDecode(
+  gpu: Gpu,
+  batch: Batch,
+  how: "contiguous" | Paging,
+  maxContext = Math.max(...batch.contexts.map(({ length }) => length)),
+): Promise<{ partials: Output; y: Output }> {
+  const { heads, headSize, contexts, qkv } = batch;
+  const C = heads * headSize;
+  const S = contexts.length;
+  const pages = how === "contiguous" ? undefined : { ...paging(batch, how), pageSize: how.pageSize };
+  const { slots, table, slotOf } = pages ?? strips(batch);
+  const cache = fillSlots(batch, slots, slotOf);
+  const queries = Float32Array.from({ length: S * C }, (_, i) => qkv[Math.floor(i / C) * 3 * C + (i % C)]!);
+  const [partials, y] = await withGuardsAll(gpu, () => {
+    const [k, v] = cache(gpu) as [Tensor, Tensor];
+    const lookup = pages
+      ? ({
+          part: "slots-paged",
+          table: integers(gpu, table, [S, pages.width]),
+          pageSize: pages.pageSize,
+        } as const)
+      : ({ part: "slots-contiguous", table: integers(gpu, table), pageSize: 1 } as const);
+    const q = Tensor.from(gpu, [S, C], queries);
+    const contextLens = integers(
+      gpu,
+      contexts.map(({ length }) => length),
+    );
+    const partials = decodeAttention(q, k, v, lookup, contextLens, maxContext, 1 / Math.sqrt(headSize));
+    return [partials, mergeAttention(partials, contextLens)];
+  });
+  return { partials: partials!, y: y! };
 }

@@ -29,14 +29,17 @@ const HEAD_SIZES = [
 describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
   const tolerance = TOLERANCE.attention[dtype];
 
-  // 4 on the software adapter and 32 on a GPU; all that the kernel's header allows.
-  describe.each([4, 8, 16, 32])("workgroups of %i", (workgroupSize) => {
-    test.each(HEAD_SIZES)("heads of $headSize: $why", async ({ headSize }) => {
-      const batch = makeBatch({ heads: 3, headSize, lengths: MIXED }, dtype);
-      const y = await runContiguous(gpu, batch, workgroupSize);
+  // 4 on the software adapter and 128 on a GPU, and one between.
+  test.each(HEAD_SIZES)(
+    "heads of $headSize, the same bits by 4, 32 and 128 threads: $why",
+    async ({ headSize }) => {
+      const batch = makeBatch({ heads: 3, headSize, lengths: [...MIXED, [143, 2]] }, dtype);
+      const y = await runContiguous(gpu, batch, 4);
       expectClose(y.values, expectedAttention(batch), tolerance);
-    });
-  });
+      for (const threads of [32, 128])
+        expect((await runContiguous(gpu, batch, threads)).bits).toEqual(y.bits);
+    },
+  );
 
   test.each(BATCHES)("$why", async ({ lengths }) => {
     const batch = makeBatch({ heads: 2, headSize: 16, lengths }, dtype);
@@ -44,7 +47,7 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
   });
 
   test.each(VALUES_NAMES)("values: %s", async (name) => {
-    for (const workgroupSize of [4, 32]) {
+    for (const workgroupSize of [4, 128]) {
       const batch = makeBatch({ heads: 2, headSize: 16, lengths: MIXED }, dtype, name);
       const expected = expectedAttention(batch);
       const y = await runContiguous(gpu, batch, workgroupSize);
