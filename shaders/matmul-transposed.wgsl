@@ -14,7 +14,6 @@
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 64u;
-const MAX_ROWS = 4u;
 
 override LANES: u32 = 16u; // threads that share a row of w: divides 64; 1 on a CPU that plays GPU
 override ROWS: u32 = 1u;   // rows of x that a thread computes: 1 to 4
@@ -36,6 +35,10 @@ struct Params {
 
 var<workgroup> partial: array<vec4f, WORKGROUP_SIZE>;
 
+fn add_up(v: vec4f) -> f32 {
+  return (v.x + v.y) + (v.z + v.w);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -47,23 +50,31 @@ fn main(
   let n = (workgroup.y * grid.x + workgroup.x) * (WORKGROUP_SIZE / LANES) + thread / LANES;
   let row = workgroup.z * ROWS;
   let k_quads = params.k_quads; // read once: not every compiler does so by itself
+  // Where the rows of x begin. Past the end the last row is computed again and thrown away.
+  let last = params.rows - 1u;
+  let r0 = row * k_quads;
+  let r1 = min(row + 1u, last) * k_quads;
+  let r2 = min(row + 2u, last) * k_quads;
+  let r3 = min(row + 3u, last) * k_quads;
 
-  // 1. This lane's share of k, for ROWS rows of x: the lane's quads in order, each added to four sums with fma, which no
-  //    compiler rounds differently, and at the end the four sums in pairs. Past the last row it is computed again and
-  //    thrown away.
-  var quad_sums: array<vec4f, MAX_ROWS>;
+  // 1. This lane's share of k: its quads in order, each added to four sums with fma, which no compiler rounds
+  //    differently, and at the end the four sums in pairs. Variables instead of an array stay in registers everywhere.
+  var s0 = vec4f();
+  var s1 = vec4f();
+  var s2 = vec4f();
+  var s3 = vec4f();
   if (n < params.count) {
     for (var quad = lane; quad < k_quads; quad += LANES) {
       let weights = unpack4(w[n * k_quads + quad]);
-      for (var r = 0u; r < ROWS; r++) {
-        quad_sums[r] = fma(weights, x[min(row + r, params.rows - 1u) * k_quads + quad], quad_sums[r]);
+      s0 = fma(weights, x[r0 + quad], s0);
+      if (ROWS > 1u) {
+        s1 = fma(weights, x[r1 + quad], s1);
+        s2 = fma(weights, x[r2 + quad], s2);
+        s3 = fma(weights, x[r3 + quad], s3);
       }
     }
   }
-  var sums = vec4f();
-  for (var r = 0u; r < ROWS; r++) {
-    sums[r] = (quad_sums[r].x + quad_sums[r].y) + (quad_sums[r].z + quad_sums[r].w);
-  }
+  var sums = vec4f(add_up(s0), add_up(s1), add_up(s2), add_up(s3)); // one for each row of x
 
   // 2. The shares of a row of w, added in order by its first lane.
   if (LANES > 1u) {
