@@ -2,9 +2,11 @@ import { BadInput } from "../check.ts";
 import type { ReplayableRecording } from "../gpu/recording.ts";
 import type { KvCache } from "../kv/cache.ts";
 import { makeCache } from "../kv/make-cache.ts";
+import { DecodeStep } from "../model/decode-step.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 
-// The two steps that are profiled, recorded and not yet run: a decode step at a given context, and the step of a prompt.
+// The two steps that are profiled, recorded and not yet run: a decode step at a given context, sampling included, and the
+// step of a prompt, up to its logits.
 
 export interface StepOptions {
   readonly kv: "contiguous" | "paged";
@@ -22,6 +24,7 @@ export interface RecordedStep {
   readonly recording: ReplayableRecording;
   /** Put the step back to where it began, so that a run more does the same work again. */
   reset(): void;
+  free(): void;
 }
 
 /** Throws BadInput when a step would not fit the model's context. */
@@ -58,7 +61,7 @@ export async function withStep<T>(
       return await body(step);
     } finally {
       await model.gpu.finish();
-      step.recording.free();
+      step.free();
     }
   } finally {
     cache.free();
@@ -69,7 +72,14 @@ async function prefillStep(model: Gpt2, cache: KvCache, length: number): Promise
   const place = cache.open();
   const tokens = idsOf(model, length);
   const recording = model.gpu.record(() => model.forward(cache, [{ place, tokens }]).free());
-  return { name: "prefill", contextLength: length, newTokens: length, recording, reset() {} };
+  return {
+    name: "prefill",
+    contextLength: length,
+    newTokens: length,
+    recording,
+    reset() {},
+    free: () => recording.free(),
+  };
 }
 
 async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<RecordedStep> {
@@ -78,8 +88,21 @@ async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<
   const tokens = idsOf(model, length);
   if (length > 1) model.forward(cache, [{ place, tokens: tokens.slice(0, -1) }]).free();
   await gpu.finish();
-  const recording = gpu.record(() => model.forward(cache, [{ place, tokens: tokens.slice(-1) }]).free());
-  return { name: "decode", contextLength: length, newTokens: 1, recording, reset() {} };
+  const common = { name: "decode", contextLength: length, newTokens: 1 } as const;
+  if (!DecodeStep.supports(model, cache)) {
+    const recording = gpu.record(() => model.forward(cache, [{ place, tokens: tokens.slice(-1) }]).free());
+    return { ...common, recording, reset() {}, free: () => recording.free() };
+  }
+  const step = DecodeStep.make(model, cache, 1, length);
+  cache.reserve(place, 1);
+  // The step advances its own arrays: loading them anew takes it back.
+  const sequence = { tokens, generated: 0, id: 0, sampling: { temperature: 0, seed: 0 }, place };
+  return {
+    ...common,
+    recording: step.recording,
+    reset: () => step.state.load([sequence]),
+    free: () => step.free(),
+  };
 }
 
 /** Ids that differ from their neighbours; what they say does not matter to the time. */
