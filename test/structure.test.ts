@@ -107,7 +107,9 @@ describe("layers", () => {
 });
 
 describe("kernels", () => {
-  const shaders = filesIn("shaders", ".wgsl").map((path) => posix.basename(path, ".wgsl"));
+  const shaders = filesIn("shaders", ".wgsl")
+    .map((path) => posix.basename(path, ".wgsl"))
+    .sort();
   const code = (name: string) => read(`shaders/${name}.wgsl`).replace(/\/\/[^\n]*/g, "");
   const isKernel = (name: string) => /@compute\b/.test(code(name));
   const kernels = shaders.filter(isKernel);

@@ -4,7 +4,8 @@ import { loadKernel, parseKernel, placeOf, readShader } from "../../src/gpu/wgsl
 
 const SHADERS = readdirSync(new URL("../../shaders/", import.meta.url))
   .filter((file) => file.endsWith(".wgsl"))
-  .map((file) => file.replace(".wgsl", ""));
+  .map((file) => file.replace(".wgsl", ""))
+  .sort();
 const KERNELS = SHADERS.filter((name) => readShader(name).includes("@compute"));
 const PARTS = SHADERS.filter((name) => !KERNELS.includes(name));
 
@@ -50,6 +51,7 @@ describe("what is read from a kernel", () => {
     ["array<u32>", "", "u32"],
     ["array<Packed4>", "alias Packed4 = vec4f;", "f32"],
     ["array<Packed4>", "alias Packed4 = vec2u;", "f16"],
+    ["array<Packed4>", "alias Packed4 = u32;", "i8"],
   ])("%s with %j holds %s", (type, alias, element) => {
     const code = `${alias} @group(0) @binding(0) var<storage, read> x: ${type}; @compute @workgroup_size(1) fn main() {}`;
     expect(parseKernel("k", code).bindings[0]!.element).toBe(element);
