@@ -2,8 +2,7 @@ import process from "node:process";
 import { afterAll, expect, vi } from "vitest";
 import { Gpu } from "../src/gpu/gpu.ts";
 import { PURPOSES } from "../src/gpu/memory.ts";
-import { widenHalf } from "../src/half.ts";
-import { type Dtype, Tensor, tensorBytes } from "../src/tensor.ts";
+import { type Dtype, decode, Tensor, tensorBytes } from "../src/tensor.ts";
 
 /**
  * The Gpu of a test file, closed after its last test.
@@ -106,7 +105,7 @@ async function readGuarded(tensor: Tensor, guard: number, padding: "zero" | "any
   const bits = new Uint32Array(raw, GUARD_BYTES, bytes / 4);
   if (dtype === "u32") return { values: Float32Array.from(bits), bits, guard };
   const inner = raw.slice(GUARD_BYTES, GUARD_BYTES + bytes);
-  const padded = dtype === "f32" ? new Float32Array(inner) : widenHalf(new Uint16Array(inner));
+  const padded = decode(inner, dtype);
   const values = new Float32Array(rows * cols);
   for (let r = 0; r < rows; r++) {
     values.set(padded.subarray(r * stride, r * stride + cols), r * cols);
