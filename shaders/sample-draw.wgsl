@@ -20,22 +20,26 @@ fn kept_by(cut: Cut, q: u32, x: vec4f) -> vec4<bool> {
   return keep & ((x > vec4f(cut.x)) | ((4u * q + QUAD_IDS) >= vec4u(cut.id)));
 }
 
+// The lowest score that min-p keeps, where the best token's is 1: a score, because a weight may be rounded to 1.
+fn lowest_of_min_p(row: Row, min_p: f32) -> f32 {
+  if (min_p >= 1.0) {
+    return row.max;
+  }
+  return select(row.lowest, max(row.lowest, row.max + log2(min_p) / row.factor), min_p > 0.0);
+}
+
 // e^((x - max) / temperature): 1 for the best token.
 fn weight(row: Row, x: f32) -> f32 {
   return exp2((x - row.max) * row.factor);
 }
 
-// Weights of four tokens; 0 for those that `cut` or min-p drops.
-fn weights_at(row: Row, q: u32, x: vec4f, cut: Cut, min_p: f32) -> vec4f {
+// Weights of four tokens; 0 for those that `cut` drops.
+fn weights_at(row: Row, q: u32, x: vec4f, cut: Cut) -> vec4f {
   let w = exp2((x - vec4f(row.max)) * row.factor);
-  var keep = kept_by(cut, q, x);
-  if (min_p > 0.0) {
-    keep = keep & (w >= vec4f(min_p));
-  }
-  return select(vec4f(0.0), w, keep);
+  return select(vec4f(0.0), w, kept_by(cut, q, x));
 }
 
-fn lane_sum(row: Row, lane: u32, cut: Cut, min_p: f32) -> f32 {
+fn lane_sum(row: Row, lane: u32, cut: Cut) -> f32 {
   let end = lane_end(lane);
   var sum = vec4f(0.0);
   for (var q = lane_first(lane); q < end; q += IN_FLIGHT * TEAM) {
@@ -46,7 +50,7 @@ fn lane_sum(row: Row, lane: u32, cut: Cut, min_p: f32) -> f32 {
     for (var i = 0u; i < IN_FLIGHT; i++) {
       let at = q + i * TEAM;
       if (at < end) {
-        sum += weights_at(row, at, penalised(row, at, x[i]), cut, min_p);
+        sum += weights_at(row, at, penalised(row, at, x[i]), cut);
       }
     }
   }
@@ -54,9 +58,9 @@ fn lane_sum(row: Row, lane: u32, cut: Cut, min_p: f32) -> f32 {
 }
 
 // Sums of weights of every lane and team, in `lanes`.
-fn row_sums(thread: u32, row: Row, cut: Cut, min_p: f32) {
+fn row_sums(thread: u32, row: Row, cut: Cut) {
   for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
-    lanes[lane] = bitcast<u32>(lane_sum(row, lane, cut, min_p));
+    lanes[lane] = bitcast<u32>(lane_sum(row, lane, cut));
   }
   workgroupBarrier(); // every lane's sum is there
   team_sums(thread);
@@ -122,7 +126,7 @@ fn locate(thread: u32, goal: f32, fraction: bool, levels: u32) {
 }
 
 // Draws a token into `chosen`; u in [0, 1). Needs row_sums of what may be drawn.
-fn draw(thread: u32, row: Row, cut: Cut, min_p: f32, u: f32) {
+fn draw(thread: u32, row: Row, cut: Cut, u: f32) {
   locate(thread, u, true, 1u);
   // The range of that team, this time neighbouring quads to each lane.
   let lane_quads = (team_quads() + LANES - 1u) / LANES;
@@ -132,7 +136,7 @@ fn draw(thread: u32, row: Row, cut: Cut, min_p: f32, u: f32) {
     let start = first + lane * lane_quads;
     var sum = 0.0;
     for (var q = start; q < min(start + lane_quads, end); q++) {
-      let w = weights_at(row, q, scores_at(row, q), cut, min_p);
+      let w = weights_at(row, q, scores_at(row, q), cut);
       sum += (w.x + w.y) + (w.z + w.w);
     }
     lanes[lane] = bitcast<u32>(sum);
@@ -145,7 +149,7 @@ fn draw(thread: u32, row: Row, cut: Cut, min_p: f32, u: f32) {
     var below = 0.0;
     var token = NONE;
     for (var q = start; q < min(start + lane_quads, end); q++) {
-      let w = weights_at(row, q, scores_at(row, q), cut, min_p);
+      let w = weights_at(row, q, scores_at(row, q), cut);
       for (var i = 0u; i < 4u; i++) {
         if (w[i] > 0.0 && (token == NONE || below <= found_rest)) {
           token = 4u * q + i;

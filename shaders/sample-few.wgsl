@@ -67,7 +67,7 @@ fn list_from(thread: u32, row: Row, bound: f32) {
 }
 
 // Draws a token into `chosen` and returns true; false, the same for all threads, if too many scores are about equal.
-fn draw_of_few(thread: u32, row: Row, k: u32, top_p: f32, min_p: f32, u: f32) -> bool {
+fn draw_of_few(thread: u32, row: Row, k: u32, top_p: f32, lowest: f32, u: f32) -> bool {
   list_from(thread, row, bound_of(thread, row, k));
   let count = appended(thread);
   if (count > CAPACITY) {
@@ -97,7 +97,7 @@ fn draw_of_few(thread: u32, row: Row, k: u32, top_p: f32, min_p: f32, u: f32) ->
   }
   workgroupBarrier(); // every weight is there
 
-  // 3. Top-p keeps a token if those before it have not reached the wanted share, min-p if it is likely enough.
+  // 3. Top-p keeps a token if those before it have not reached the wanted share, min-p if its score is not below `lowest`.
   for (var r = thread; r < count; r += WORKGROUP_SIZE) {
     let own = bitcast<f32>(candidate_scores[r]);
     var before = 0.0;
@@ -107,7 +107,7 @@ fn draw_of_few(thread: u32, row: Row, k: u32, top_p: f32, min_p: f32, u: f32) ->
       before += select(0.0, w, j < r);
       total += w;
     }
-    let keep = (top_p >= 1.0 || before < top_p * total) && own >= min_p;
+    let keep = (top_p >= 1.0 || before < top_p * total) && bitcast<f32>(lanes[r]) >= lowest;
     candidate_ids[r] = bitcast<u32>(select(0.0, own, keep));
   }
   workgroupBarrier(); // every weight after the filters is there, in candidate_ids

@@ -100,7 +100,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let temperature = setting(s, 0u);
   let top_k = settings[s * SETTINGS + 1u];
   let top_p = setting(s, 2u);
-  let min_p = setting(s, 3u);
   let is_greedy = temperature == 0.0;
 
   // 1. What takes long and needs no logits: threads of different subgroups do it while the others read.
@@ -133,9 +132,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let t = clamp(temperature, MIN_TEMPERATURE, MAX_TEMPERATURE);
     row.factor = LOG2_E / t;
     row.lowest = max(row.max - SPAN * t, -LARGEST);
+    let lowest = lowest_of_min_p(row, setting(s, 3u));
     var is_drawn = false;
     if (top_k > 0u && top_k <= FEW) {
-      is_drawn = draw_of_few(thread, row, top_k, top_p, min_p, random);
+      is_drawn = draw_of_few(thread, row, top_k, top_p, lowest, random);
     }
     if (!is_drawn) {
       // Top-k, then top-p, then the draw: one loop, so that a compiler that inlines everything meets each once.
@@ -148,13 +148,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
         var limit = f32(top_k);
         var mass_scale = 0.0;
         var range = SPAN;
+        if (stage == 2u && lowest > cut.x) {
+          cut = Cut(lowest, 0u);
+        }
         if (stage > 0u) {
-          row_sums(thread, row, cut, select(0.0, min_p, stage == 2u));
+          row_sums(thread, row, cut);
         }
         if (stage == 1u) {
           let total = row_total(thread);
-          limit = top_p * TOTAL_MASS;
-          mass_scale = TOTAL_MASS / total;
+          mass_scale = floor(TOTAL_MASS / total); // whole, so that the best token's mass is exact, and with it that of ties
+          limit = top_p * total * mass_scale;
           // Below the floor of src/generate/logit-filters.ts are at most half of those that may go.
           range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
         }
@@ -162,7 +165,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
           cut = find_cut(thread, row, cut, limit, mass_scale, range);
         }
       }
-      draw(thread, row, cut, min_p, random);
+      draw(thread, row, cut, random);
     }
   }
   workgroupBarrier(); // the token is chosen, and the next slot known

@@ -113,8 +113,6 @@ function threads(gpu: Gpu): number {
   return Math.min(THREADS[gpu.forms], most, mostX);
 }
 
-/** 1 less what a shader's exp2(0) may be off by: the best token's weight is at least this. */
-const MAX_MIN_P = 1 - 2 ** -22;
 /** What f32 holds with room for products; beyond it results no longer change, and a temperature of 0 would be greedy. */
 const SMALLEST = 1e-30;
 const LARGEST = 1e30;
@@ -142,7 +140,7 @@ export function settingsWords(options: SampleSettings, sequenceId: number): Uint
   floats[0] = temperature === 0 ? 0 : clamp(temperature, SMALLEST, LARGEST);
   words[1] = Math.min(topK, 2 ** 32 - 1);
   floats[2] = Math.max(topP, MIN_TOP_P);
-  floats[3] = Math.min(minP, MAX_MIN_P);
+  floats[3] = minP;
   floats[4] = clamp(repetitionPenalty, SMALLEST, LARGEST);
   words[5] = Number(seed & 0xffffffffn);
   words[6] = Number(seed >> 32n);
