@@ -49,13 +49,13 @@ function judge(cases: readonly Case[], tokens: readonly number[]) {
 }
 
 describe("the CPU sampler's tokens", () => {
-  test("in all 144 golden cases, 20 tokens one after another", async () => {
+  test("in all 144 golden cases, 10 tokens one after another", async () => {
     const golden: {
       logits: number[];
       history: number[];
       cases: Record<"temperature" | "top_k" | "top_p" | "min_p" | "repetition_penalty", number | null>[];
     } = JSON.parse(readFileSync(new URL("../golden/sampling.json", import.meta.url), "utf8"));
-    const STEPS = 20;
+    const STEPS = 10;
     const cases = golden.cases.map((row, i): Case => {
       const options = {
         temperature: row.temperature!,
@@ -91,7 +91,11 @@ describe("the CPU sampler's tokens", () => {
     { vocabulary: 31, count: 100, why: "less than a word of `seen`" },
     { vocabulary: 64, count: 100, why: "as many as the smaller groups" },
     { vocabulary: 130, count: 100, why: "one quad past a team's lanes" },
-    { vocabulary: 500, count: 140, why: "nearly all in the list" },
+    {
+      vocabulary: 503,
+      count: 140,
+      why: "nearly all in the list; a prime, or top-p would often end between equal tokens",
+    },
     { vocabulary: 1023, count: 100, why: "lists that overflow" },
     { vocabulary: 2000, count: 150, why: "some lanes with two quads" },
     { vocabulary: 4097, count: 146, why: "one past a quad for each lane" },
@@ -294,23 +298,33 @@ describe("a row that nothing can be chosen from", () => {
 });
 
 test("the same call 20 times gives the same tokens", async () => {
-  const cases = randomCases(numbers(4), 1500, 20);
-  const first = await choose(gpu, cases);
-  for (let i = 1; i < 20; i++) expect(await choose(gpu, cases)).toEqual(first);
+  // A token for each row of the ring, the steps before it undone each time.
+  const cases = randomCases(numbers(4), 1500, 10);
+  const buffers = argumentsOf(gpu, cases, { ring: 20 });
+  const { step, seen } = buffers;
+  const [stepBefore, seenBefore] = [await step.readIntegers(), await seen.readIntegers()];
+  for (let i = 0; i < 20; i++) {
+    const ring = stepBefore.slice();
+    ring.fill(i, 5 * step.cols);
+    gpu.write(step, ring);
+    gpu.write(seen, seenBefore);
+    sample(buffers);
+  }
+  const tokens = [...(await buffers.tokens.readIntegers())];
+  freeAll(buffers);
+  expect(tokens).toEqual(Array.from({ length: 20 }, () => tokens.slice(0, 10)).flat());
+  expect(tokens).not.toContain(0xdead);
 });
 
 test("many threads give the tokens that few give, bit for bit", async () => {
-  const many = await Gpu.open({
-    adapter: gpu.info.software ? "software" : "auto",
-    forms: gpu.forms === "gpu" ? "software" : "gpu",
-  });
+  const { kernels } = gpu;
+  const adapter = gpu.info.software ? "software" : "auto";
+  const other = await Gpu.open({ adapter, kernels, forms: gpu.forms === "gpu" ? "software" : "gpu" });
   try {
-    for (const vocabulary of [130, 3001]) {
-      const cases = randomCases(numbers(6), vocabulary, 60);
-      expect(await choose(many, cases)).toEqual(await choose(gpu, cases));
-    }
+    const cases = randomCases(numbers(6), 3001, 24);
+    expect(await choose(other, cases)).toEqual(await choose(gpu, cases));
   } finally {
-    await many.close();
+    await other.close();
   }
 });
 
