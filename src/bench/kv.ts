@@ -117,6 +117,7 @@ async function runOnce(
   const peakByPurpose: ByPurpose = { weights: 0, kv: 0, activations: 0, tables: 0, staging: 0 };
   let error: Error | undefined;
   let totalSeconds = 0;
+  let timeToFirstTokenSeconds = 0;
   try {
     // Buffers and params that the run before left for reuse are not this run's.
     model.gpu.trim();
@@ -125,6 +126,7 @@ async function runOnce(
     try {
       for await (const step of generate(model, cache, [sequence], { timing })) {
         totalSeconds = (performance.now() - start) / 1e3;
+        if (step.step === 0) timeToFirstTokenSeconds = totalSeconds;
         surplus = step.surplus;
         steps.push({
           step: step.step + 1,
@@ -160,7 +162,7 @@ async function runOnce(
     steps,
     surplus,
     totalSeconds,
-    timeToFirstTokenSeconds: steps[0]?.seconds ?? 0,
+    timeToFirstTokenSeconds,
     peakBytes,
     peakByPurpose,
   };

@@ -67,6 +67,7 @@ const run = z.object({
   surplus: count,
   /** Wall time from the start of the first step to the last token, so at least the sum of the steps. */
   totalSeconds: seconds,
+  /** From the start of the run: the first step, and what has to be made before it, such as the recorded decode step. */
   timeToFirstTokenSeconds: seconds,
   /** The most that was live at any moment of the run. */
   peakBytes: bytes,

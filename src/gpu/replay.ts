@@ -43,5 +43,7 @@ export function submitRun(gpu: Gpu, { commands, target }: PreparedRun): Promise<
 
 /** Give up a prepared run. */
 export function dropRun(gpu: Gpu, { target }: PreparedRun): void {
+  // The copy into it will never run, so nothing has to wait for it.
+  target.staging.lastUse = 0;
   gpu.readBack.drop(target);
 }

@@ -6,8 +6,8 @@ import { type BenchResults, RESULTS } from "../../src/bench/results.ts";
 import { BadInput } from "../../src/check.ts";
 import { benchCommand } from "../../src/cli/bench.ts";
 import { OutOfMemory } from "../../src/gpu/errors.ts";
-import type { CacheMode } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
+import { beforeSteps } from "../bench/before-steps.ts";
 import { golden } from "../model/tiny.ts";
 import { type Outcome, pressCtrlC, runCommand, TEST_ADAPTER } from "./run-command.ts";
 
@@ -32,21 +32,11 @@ function written(): BenchResults {
   return RESULTS.parse(JSON.parse(readFileSync(join(out, "results.json"), "utf8")));
 }
 
-/** Call `before` with the mode and the number of each step of the model, from 1 in each mode. */
-function beforeSteps(before: (mode: CacheMode, step: number) => void): void {
-  const forward = Gpt2.prototype.forward;
-  const steps = { none: 0, contiguous: 0, paged: 0 };
-  vi.spyOn(Gpt2.prototype, "forward").mockImplementation(function (this: Gpt2, cache, ...rest) {
-    before(cache.mode, ++steps[cache.mode]);
-    return forward.call(this, cache, ...rest);
-  });
-}
-
 describe("quire bench kv", () => {
   it("prints the table and the same tokens of all modes, and writes every file", async () => {
     const outcome: Outcome = await bench(...SHORT);
     expect([outcome.error, outcome.exitCode]).toEqual([undefined, 0]);
-    expect(outcome.out).toMatch(/no cache +contiguous +paged/);
+    expect(outcome.out).toMatch(/steps: host-visible +no cache +contiguous +paged/);
     expect(outcome.out).toContain("All 3 modes gave the same 2 tokens (3 runs compared).");
     expect(outcome.err).toMatch(/^quire: wrote \d+ files to .*results; open report\.html$/m);
     const results = written();
@@ -84,6 +74,19 @@ describe("quire bench kv", () => {
       "none 2",
     ]);
     expect(results.summary.map((s) => s.mode)).toEqual(["none", "paged"]);
+  });
+
+  it("--timing pipelined gives the same tokens, and says everywhere how steps were timed", async () => {
+    const outcome = await bench("-n", "4", "--warmup", "0", "--temperature", "0", "--timing", "pipelined");
+    expect([outcome.error, outcome.exitCode]).toEqual([undefined, 0]);
+    expect(outcome.out).toMatch(/steps: pipelined +no cache +contiguous +paged/);
+    expect(outcome.out).toContain("- A step's time is its round's time over its steps");
+    const { options, runs, conclusion } = written();
+    expect(options.timing).toBe("pipelined");
+    expect(runs.map((r) => r.timing)).toEqual(["visible", "pipelined", "pipelined"]);
+    for (const run of runs) expect(run.tokens).toEqual(greedy.slice(0, 4));
+    expect(conclusion.join(" ")).toContain("No cache waits for each of its tokens");
+    expect(readFileSync(join(out, "report.html"), "utf8")).toContain("steps: pipelined");
   });
 
   it("of one run says that there is nothing to compare, which is no failure", async () => {
@@ -160,6 +163,7 @@ describe("quire bench kv", () => {
     [["--prompt", ""], /^--prompt is empty/],
     [["--repeat", "0"], /^--repeat is "0"/],
     [["--lang", "fr"], /^--lang is "fr"/],
+    [["--timing", "fast"], /^--timing is "fast"; wanted visible, pipelined$/],
     [["-n", "1018"], /the prompt has 7 tokens and --new-tokens is 1018; together at most .* 1024/],
     [["--max-seq-len", "8"], /^--max-seq-len is 8; this run needs 56/],
     [["--kv-pages", "3"], /^--kv-pages is 3; this run needs 4 pages of 16 slots/],
