@@ -7,7 +7,7 @@
 import { z } from "zod";
 import { CACHE_MODES } from "../kv/cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
-import { mean, percentile } from "./measure.ts";
+import { mean, median, percentile } from "./measure.ts";
 import { ENVIRONMENT, MODEL, TIMINGS } from "./results.ts";
 
 /** Changes whenever a field changes its meaning. */
@@ -35,6 +35,8 @@ const figures = z.object({
   time_to_first_token: seconds,
   /** Decode only, of one sequence: (latency - time to first token) / (output_len - 1), in milliseconds; null for one token. */
   ms_per_token: z.number().min(0).nullable(),
+  /** The same of the middle iteration: the median, which an iteration that somebody disturbed does not move. */
+  ms_per_token_p50: z.number().min(0).nullable(),
   /** What a decode step must read, by the time of a decode step; see decodeReads. Null for one token. */
   achieved_gb_per_s: z.number().min(0).nullable(),
   /** Behind achieved_gb_per_s, for one iteration. */
@@ -135,6 +137,7 @@ export function latencyFigures(iterations: readonly LatencyIteration[], shape: L
   const first = mean(iterations.map((i) => i.firstTokenSeconds));
   const reads = decodeReads(shape);
   const perStep = reads.steps > 0 ? (average - first) / reads.steps : null;
+  const perStepOfEach = iterations.map((i) => (i.seconds - i.firstTokenSeconds) / reads.steps);
   const bytes = reads.weight_bytes + reads.kv_bytes;
   return {
     avg_latency: average,
@@ -144,6 +147,7 @@ export function latencyFigures(iterations: readonly LatencyIteration[], shape: L
     tokens_per_s: (shape.batchSize * shape.outputLen) / average,
     time_to_first_token: first,
     ms_per_token: perStep === null ? null : perStep * 1e3,
+    ms_per_token_p50: perStep === null ? null : median(perStepOfEach) * 1e3,
     achieved_gb_per_s: perStep ? bytes / perStep / 1e9 : null,
     decode_reads: reads,
     surplus_tokens: iterations.reduce((n, i) => n + i.surplus, 0),

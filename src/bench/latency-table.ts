@@ -20,7 +20,8 @@ export function latencyText(results: LatencyResults): string {
     ["standard deviation", time(results.std_latency)],
     ...PERCENTILES.map((p): [string, string] => [`p${p}`, time(results.percentiles[p]!)]),
     ["time to first token", formatSeconds(results.time_to_first_token)],
-    ["time per token, decode", results.ms_per_token === null ? NOTHING : perToken(results.ms_per_token)],
+    ["time per token, decode", perToken(results.ms_per_token)],
+    ["the same, median", perToken(results.ms_per_token_p50)],
     ["tokens per second", results.tokens_per_s.toFixed(1)],
     [
       "achieved bandwidth",
@@ -51,7 +52,8 @@ export function latencyText(results: LatencyResults): string {
 }
 
 /** Milliseconds with four digits or so: 0.2513 ms is another result than 0.2549 ms. */
-function perToken(ms: number): string {
+function perToken(ms: number | null): string {
+  if (ms === null) return NOTHING;
   return `${ms.toFixed(ms < 10 ? 4 : 2)} ms`;
 }
 

@@ -60,21 +60,25 @@ export async function profileModel(
 
 async function measureStep(gpu: Gpu, step: RecordedStep, repeat: number): Promise<MeasuredStep> {
   const { recording, name, contextLength, newTokens } = step;
-  const times = (count: number, measure: () => Promise<number>) =>
-    series(count, () => {
-      step.reset();
-      return measure();
-    });
-  await times(WARM_UP, () => timeOnHost(gpu, recording));
-  const gpuSeconds = median(await times(repeat, () => timeRecording(gpu, recording, 1)));
-  const hostSeconds = median(await times(repeat, () => timeOnHost(gpu, recording)));
+  const onGpu: number[] = [];
+  const onHost: number[] = [];
+  // In turn, so that a machine that slows down slows both.
+  for (let i = -WARM_UP; i < repeat; i++) {
+    step.reset();
+    const gpuSeconds = await timeRecording(gpu, recording, 1);
+    step.reset();
+    const hostSeconds = await timeOnHost(gpu, recording);
+    if (i < 0) continue;
+    onGpu.push(gpuSeconds);
+    onHost.push(hostSeconds);
+  }
   const dispatches = await timeEachDispatch(gpu, recording, repeat, () => step.reset());
   return {
     name,
     contextLength,
     newTokens,
-    gpuSeconds,
-    hostSeconds,
+    gpuSeconds: median(onGpu),
+    hostSeconds: median(onHost),
     dispatches: recording.dispatches.map((dispatch, i) => {
       const work = dispatch.work?.();
       return {
@@ -88,13 +92,6 @@ async function measureStep(gpu: Gpu, step: RecordedStep, repeat: number): Promis
       };
     }),
   };
-}
-
-/** `count` results, one after another. */
-async function series<T>(count: number, measure: () => Promise<T>): Promise<T[]> {
-  const results: T[] = [];
-  for (let i = 0; i < count; i++) results.push(await measure());
-  return results;
 }
 
 async function peaksOf(gpu: Gpu): Promise<ProfileResults["peaks"]> {

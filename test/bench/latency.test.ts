@@ -111,6 +111,7 @@ describe("the figures of latency", () => {
     expect(figures).toMatchObject({
       time_to_first_token: 1,
       ms_per_token: 500,
+      ms_per_token_p50: 500,
       tokens_per_s: 10 / 3,
       surplus_tokens: 3,
     });
@@ -125,6 +126,7 @@ describe("the figures of latency", () => {
   test("of a single token have no decode", () => {
     expect(latencyFigures([iteration(1)], { ...shape, outputLen: 1 })).toMatchObject({
       ms_per_token: null,
+      ms_per_token_p50: null,
       achieved_gb_per_s: null,
       decode_reads: { steps: 0, kv_bytes: 0 },
     });
