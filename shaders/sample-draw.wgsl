@@ -131,6 +131,7 @@ fn draw(thread: u32, row: Row, cut: Cut, u: f32) {
   // The range of that team, this time neighbouring quads to each lane.
   let lane_quads = (team_quads() + LANES - 1u) / LANES;
   let first = found_index * team_quads();
+  let rest = found_rest;
   let end = min(first + team_quads(), params.quads);
   for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
     let start = first + lane * lane_quads;
@@ -141,9 +142,9 @@ fn draw(thread: u32, row: Row, cut: Cut, u: f32) {
     }
     lanes[lane] = bitcast<u32>(sum);
   }
-  workgroupBarrier(); // every lane's sum is there
+  workgroupBarrier(); // every lane's sum is there, and all have read what was found
   team_sums(thread);
-  locate(thread, found_rest, false, 2u);
+  locate(thread, rest, false, 2u);
   if (thread == 0u) {
     let start = first + found_index * lane_quads;
     var below = 0.0;

@@ -94,7 +94,9 @@ fn lane_max(row: Row, lane: u32) -> f32 {
       x[i] = logits_at(row, min(q + i * TEAM, end - 1u));
     }
     for (var i = 0u; i < IN_FLIGHT; i++) {
-      e = include(e, row, min(q + i * TEAM, end - 1u), x[i]);
+      if (q + i * TEAM < end) {
+        e = include(e, row, q + i * TEAM, x[i]);
+      }
     }
   }
   let bad = any(e.high_signed >= vec4i(0x7f800000)) || any(e.high_unsigned > vec4u(0xff800000u));
