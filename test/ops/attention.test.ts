@@ -29,17 +29,18 @@ const HEAD_SIZES = [
 describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
   const tolerance = TOLERANCE.attention[dtype];
 
+  test.each(HEAD_SIZES)("heads of $headSize: $why", async ({ headSize }) => {
+    const batch = makeBatch({ heads: 3, headSize, lengths: MIXED }, dtype);
+    expectClose((await runContiguous(gpu, batch)).values, expectedAttention(batch), tolerance);
+  });
+
   // 4 on the software adapter and 128 on a GPU, and one between.
-  test.each(HEAD_SIZES)(
-    "heads of $headSize, the same bits by 4, 32 and 128 threads: $why",
-    async ({ headSize }) => {
-      const batch = makeBatch({ heads: 3, headSize, lengths: [...MIXED, [143, 2]] }, dtype);
-      const y = await runContiguous(gpu, batch, 4);
-      expectClose(y.values, expectedAttention(batch), tolerance);
-      for (const threads of [32, 128])
-        expect((await runContiguous(gpu, batch, threads)).bits).toEqual(y.bits);
-    },
-  );
+  test.each([5, 128])("4, 32 and 128 threads give the same bits: heads of %i", async (headSize) => {
+    const batch = makeBatch({ heads: 3, headSize, lengths: [...MIXED, [143, 2]] }, dtype);
+    const y = await runContiguous(gpu, batch, 4);
+    expectClose(y.values, expectedAttention(batch), tolerance);
+    for (const threads of [32, 128]) expect((await runContiguous(gpu, batch, threads)).bits).toEqual(y.bits);
+  });
 
   test.each(BATCHES)("$why", async ({ lengths }) => {
     const batch = makeBatch({ heads: 2, headSize: 16, lengths }, dtype);
