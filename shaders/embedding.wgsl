@@ -41,8 +41,8 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let word = unpack4(wte[(vocabulary_row - params.first_row) * params.quads + quad]);
   let place = unpack4(wpe[positions[token] * params.quads + quad]);
   if (SCALED) {
-    let scaled_place = place * wpe_scales[positions[token]];
-    y[token * params.quads + quad] = fma(word, vec4f(wte_scales[vocabulary_row]), scaled_place);
+    let scaled_place = place * (wpe_scales[positions[token]] * SCALE_UNIT);
+    y[token * params.quads + quad] = fma(word, vec4f(wte_scales[vocabulary_row] * SCALE_UNIT), scaled_place);
   } else {
     y[token * params.quads + quad] = word + place;
   }

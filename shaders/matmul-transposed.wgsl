@@ -90,7 +90,7 @@ fn main(
   // 3. Scale the finished sums and store; what lies behind the last column is zero.
   if (lane == 0u && n < params.columns) {
     if (SCALED) {
-      sums *= scales[params.first + n];
+      sums *= scales[params.first + n] * SCALE_UNIT;
     }
     for (var r = 0u; r < ROWS && row + r < params.rows; r++) {
       y[(row + r) * params.stride + params.first + n] = sums[r];

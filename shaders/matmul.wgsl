@@ -41,7 +41,7 @@ fn finish(row: u32, column: u32, sum: vec4f) {
     return;
   }
   let at = row * params.n_quads + column;
-  var value = activate(biased(sum, column));
+  var value = activate(biased(sum, finish_of(column)));
   if (EPILOGUE == ADD_RESIDUAL) {
     value += residual[at];
   }

@@ -44,12 +44,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) t
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
+  let last = min(column, params.n_quads - 1u);
+  let finish = finish_of(last);
+  let at = row * params.n_quads + column;
+  var addend = vec4f();
+  if (EPILOGUE == ADD_RESIDUAL) {
+    addend = residual[row * params.n_quads + last];
+  }
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < params.n_quads) {
-    let at = row * params.n_quads + column;
-    var value = activate(biased(sum, column));
+    var value = activate(biased(sum, finish));
     if (EPILOGUE == ADD_RESIDUAL) {
-      value += residual[at];
+      value += addend;
     }
     y[at] = value;
   }

@@ -52,6 +52,9 @@ fn main(
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
+  let last = min(column, params.n_quads - 1u);
+  let finish = finish_of(last);
+  let addend = residual[sequence * params.n_quads + last];
   let quads = params.heads * params.head_quads;
   for (var quad = index; quad < ROW_QUADS; quad += COLUMNS * SPLIT) {
     var merged = vec4f();
@@ -63,7 +66,6 @@ fn main(
   workgroupBarrier(); // the merged row is there
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < params.n_quads) {
-    let at = sequence * params.n_quads + column;
-    y[at] = biased(sum, column) + residual[at];
+    y[sequence * params.n_quads + column] = biased(sum, finish) + addend;
   }
 }

@@ -6,9 +6,9 @@ enable subgroups;
 // Last layer norm and head in one launch, the form for GPUs with subgroups:  y[r, first + n] = Σ_k norm(x[r])[k] · w[n, k]
 //
 // Read norm-head.wgsl first: this kernel differs in who shares a row of w, a subgroup, as in matmul-transposed-subgroup.wgsl,
-// whose bits it gives. No subgroup size is assumed.
+// whose bits it gives. A subgroup asks for its next row of w before it uses the one in hand. No subgroup size is assumed.
 //
-//   dispatch  [any number up to the blocks, 1, ceil(rows / ROWS)]; a block is 8 rows of w
+//   dispatch  [any number, 1, ceil(rows / ROWS)]; every subgroup takes a row of w at a time
 //   x         [rows, K]  f32
 //   norm      [2, K]     f32, weight and bias of the layer norm
 //   w         [count, K]
@@ -16,8 +16,7 @@ enable subgroups;
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 128u;
-const BLOCK_ROWS = 8u; // rows of w of a block
-const MAX_ROWS = 4u;
+const AHEAD = 8u; // quads of a row of w that a lane asks for one row ahead: 1,024 channels by 32 lanes
 
 struct Params {
   rows: u32,
@@ -37,6 +36,24 @@ struct Params {
 @group(0) @binding(4) var<storage, read> scales: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
+var<private> fetched: array<Packed4, AHEAD>;
+
+// Ask for this lane's first quads of row n of w.
+fn fetch(n: u32, lane: u32, lanes: u32) {
+  let k_quads = params.k_quads;
+  let first = min(n, params.count - 1u) * k_quads;
+  for (var i = 0u; i < AHEAD; i++) {
+    let quad = lane + i * lanes;
+    if (quad < k_quads) {
+      fetched[i] = w[first + quad];
+    }
+  }
+}
+
+fn add_up(sum: vec4f) -> f32 {
+  return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -47,44 +64,63 @@ fn main(
   @builtin(subgroup_invocation_id) lane: u32,
   @builtin(subgroup_size) lanes: u32,
 ) {
-  // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away.
+  // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away. The first row of w
+  //    travels meanwhile.
   let first_row = workgroup.z * ROWS;
   let k_quads = params.k_quads; // read once: not every compiler does so by itself
+  let step = grid.x * subgroups;
+  var n = workgroup.x * subgroups + subgroup;
+  fetch(n, lane, lanes);
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
     normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * k_quads);
   }
 
-  for (var first_n = workgroup.x * BLOCK_ROWS; first_n < params.columns; first_n += grid.x * BLOCK_ROWS) {
-    for (var i = subgroup; i < BLOCK_ROWS; i += subgroups) {
-      let n = first_n + i;
+  for (; n < params.columns; n += step) {
+    // 2. The next row sets out before this one is used.
+    let weights = fetched;
+    fetch(n + step, lane, lanes);
 
-      // 2. This lane's share of k: its quads in order, each added to four sums, and at the end the four sums in pairs.
-      var quad_sums = array<vec4f, MAX_ROWS>(); // in a loop some compilers zero it only once, unless told
-      if (n < params.count) {
-        for (var quad = lane; quad < k_quads; quad += lanes) {
-          let weights = unpack4(w[n * k_quads + quad]);
-          for (var r = 0u; r < ROWS; r++) {
-            quad_sums[r] = fma(weights, row[r * ROW_QUADS + quad], quad_sums[r]);
+    // 3. This lane's share of k: its quads in order, each added to four sums, and at the end the four sums in pairs.
+    var s0 = vec4f();
+    var s1 = vec4f();
+    var s2 = vec4f();
+    var s3 = vec4f();
+    if (n < params.count) {
+      for (var i = 0u; i < AHEAD; i++) {
+        let quad = lane + i * lanes;
+        if (quad < k_quads) {
+          let weight = unpack4(weights[i]);
+          s0 = fma(weight, row[quad], s0);
+          if (ROWS > 1u) {
+            s1 = fma(weight, row[ROW_QUADS + quad], s1);
+            s2 = fma(weight, row[2u * ROW_QUADS + quad], s2);
+            s3 = fma(weight, row[3u * ROW_QUADS + quad], s3);
           }
         }
       }
-      var sums = vec4f();
-      for (var r = 0u; r < ROWS; r++) {
-        sums[r] = (quad_sums[r].x + quad_sums[r].y) + (quad_sums[r].z + quad_sums[r].w);
+      for (var quad = lane + AHEAD * lanes; quad < k_quads; quad += lanes) {
+        let weight = unpack4(w[n * k_quads + quad]);
+        s0 = fma(weight, row[quad], s0);
+        if (ROWS > 1u) {
+          s1 = fma(weight, row[ROW_QUADS + quad], s1);
+          s2 = fma(weight, row[2u * ROW_QUADS + quad], s2);
+          s3 = fma(weight, row[3u * ROW_QUADS + quad], s3);
+        }
       }
+    }
+    var sums = vec4f(add_up(s0), add_up(s1), add_up(s2), add_up(s3)); // one for each row of x
 
-      // 3. The subgroup's sum, known to every lane; the order is the GPU's, and the same each time.
-      sums = subgroupAdd(sums);
+    // 4. The subgroup's sum, known to every lane; the order is the GPU's, and the same each time.
+    sums = subgroupAdd(sums);
 
-      // 4. Scale the finished sums and store; what lies behind the last column is zero.
-      if (lane == 0u && n < params.columns) {
-        if (SCALED) {
-          sums *= scales[params.first + n];
-        }
-        for (var r = 0u; r < ROWS && first_row + r < params.rows; r++) {
-          y[(first_row + r) * params.stride + params.first + n] = sums[r];
-        }
+    // 5. Scale the finished sums and store; what lies behind the last column is zero.
+    if (lane == 0u && n < params.columns) {
+      if (SCALED) {
+        sums *= scales[params.first + n] * SCALE_UNIT;
+      }
+      for (var r = 0u; r < ROWS && first_row + r < params.rows; r++) {
+        y[(first_row + r) * params.stride + params.first + n] = sums[r];
       }
     }
   }

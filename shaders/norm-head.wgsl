@@ -4,8 +4,8 @@
 //
 // Last layer norm and head in one launch:  y[r, first + n] = Σ_k norm(x[r])[k] · w[n, k]
 //
-// layernorm.wgsl and matmul-transposed.wgsl one after the other, with the same bits. A workgroup normalises ROWS rows of x
-// once, and then goes through the blocks of rows of w that are its own, every grid.x-th: LANES threads share a row of w.
+// layernorm.wgsl and matmul-transposed.wgsl one after the other, with the same bits. A workgroup normalises ROWS rows of x,
+// 1 or 4, once, and then goes through the blocks of rows of w that are its own, every grid.x-th: LANES threads share a row of w.
 //
 //   dispatch  [any number up to the blocks, 1, ceil(rows / ROWS)]; a block is 64 / LANES rows of w
 //   x         [rows, K]  f32
@@ -15,7 +15,6 @@
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 64u;
-const MAX_ROWS = 4u;
 
 override LANES: u32 = 16u; // threads that share a row of w: divides 64; 1 on a CPU that plays GPU
 
@@ -39,6 +38,10 @@ struct Params {
 
 var<workgroup> partial: array<vec4f, WORKGROUP_SIZE>;
 
+fn add_up(sum: vec4f) -> f32 {
+  return (sum.x + sum.y) + (sum.z + sum.w);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -59,19 +62,22 @@ fn main(
     let n = first_n + thread / LANES;
 
     // 2. This lane's share of k: its quads in order, each added to four sums, and at the end the four sums in pairs.
-    var quad_sums = array<vec4f, MAX_ROWS>(); // in a loop some compilers zero it only once, unless told
+    var s0 = vec4f();
+    var s1 = vec4f();
+    var s2 = vec4f();
+    var s3 = vec4f();
     if (n < params.count) {
       for (var quad = lane; quad < k_quads; quad += LANES) {
         let weights = unpack4(w[n * k_quads + quad]);
-        for (var r = 0u; r < ROWS; r++) {
-          quad_sums[r] = fma(weights, row[r * ROW_QUADS + quad], quad_sums[r]);
+        s0 = fma(weights, row[quad], s0);
+        if (ROWS > 1u) {
+          s1 = fma(weights, row[ROW_QUADS + quad], s1);
+          s2 = fma(weights, row[2u * ROW_QUADS + quad], s2);
+          s3 = fma(weights, row[3u * ROW_QUADS + quad], s3);
         }
       }
     }
-    var sums = vec4f();
-    for (var r = 0u; r < ROWS; r++) {
-      sums[r] = (quad_sums[r].x + quad_sums[r].y) + (quad_sums[r].z + quad_sums[r].w);
-    }
+    var sums = vec4f(add_up(s0), add_up(s1), add_up(s2), add_up(s3)); // one for each row of x
 
     // 3. The shares of a row of w, added in order by its first lane.
     if (LANES > 1u) {
@@ -88,7 +94,7 @@ fn main(
     // 4. Scale the finished sums and store; what lies behind the last column is zero.
     if (lane == 0u && n < params.columns) {
       if (SCALED) {
-        sums *= scales[params.first + n];
+        sums *= scales[params.first + n] * SCALE_UNIT;
       }
       for (var r = 0u; r < ROWS && first_row + r < params.rows; r++) {
         y[(first_row + r) * params.stride + params.first + n] = sums[r];

@@ -40,9 +40,10 @@ fn main(
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
+  let finish = finish_of(min(column, params.n_quads - 1u));
   normalise_row(index, COLUMNS * SPLIT, workgroup.y * params.k_quads);
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < params.n_quads) {
-    y[workgroup.y * params.n_quads + column] = activate(biased(sum, column));
+    y[workgroup.y * params.n_quads + column] = activate(biased(sum, finish));
   }
 }

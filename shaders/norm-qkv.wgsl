@@ -51,11 +51,12 @@ fn main(
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
+  let finish = finish_of(min(column, params.n_quads - 1u));
+  let slot = slot_mapping[token] * quads;
   normalise_row(index, COLUMNS * SPLIT, token * quads);
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < params.n_quads) {
-    let value = biased(sum, column);
-    let slot = slot_mapping[token] * quads;
+    let value = biased(sum, finish);
     if (column < quads) {
       q[token * quads + column] = value;
     } else if (column < 2u * quads) {

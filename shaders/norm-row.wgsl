@@ -18,15 +18,32 @@ fn x_quad(quad: u32) -> vec4f {
   return row[row_start + quad];
 }
 
+const ROW_AHEAD = 2u; // quads of weight and bias that a thread asks for before it waits for the row
+
 // Fill the row in hand from the quads of x from `first` on; zeros behind its end. Every thread of the workgroup calls.
 fn normalise_row(thread: u32, threads: u32, first: u32) {
   let k_quads = params.k_quads;
+  let last = k_quads - 1u;
   for (var quad = thread; quad < ROW_QUADS; quad += threads) {
-    row[row_start + quad] = select(vec4f(), x[first + min(quad, k_quads - 1u)], quad < k_quads);
+    row[row_start + quad] = select(vec4f(), x[first + min(quad, last)], quad < k_quads);
+  }
+  var weights_ahead: array<vec4f, ROW_AHEAD>;
+  var biases_ahead: array<vec4f, ROW_AHEAD>;
+  for (var i = 0u; i < ROW_AHEAD; i++) {
+    let quad = min(thread + i * threads, last);
+    weights_ahead[i] = norm[quad];
+    biases_ahead[i] = norm[k_quads + quad];
   }
   workgroupBarrier(); // the row is there
   let statistics = norm_statistics(thread, params.depth, params.epsilon);
-  for (var quad = thread; quad < k_quads; quad += threads) {
+  for (var i = 0u; i < ROW_AHEAD; i++) {
+    let quad = thread + i * threads;
+    if (quad < k_quads) {
+      let at = row_start + quad;
+      row[at] = normalised(row[at], statistics, weights_ahead[i], biases_ahead[i]);
+    }
+  }
+  for (var quad = thread + ROW_AHEAD * threads; quad < k_quads; quad += threads) {
     let at = row_start + quad;
     row[at] = normalised(row[at], statistics, norm[quad], norm[k_quads + quad]);
   }

@@ -10,10 +10,26 @@
 const SHARE_QUADS = 6u;
 const GROUP_SHARES = 16u;
 
-// The finished sum of a quad of columns, scaled and with its bias.
-fn biased(sum: vec4f, column: u32) -> vec4f {
+// What is added to a quad of columns, and what it is multiplied with before, where stored values need a scale. Kernels ask
+// for both before they wait for anything: behind the sum they would be one more trip to memory.
+struct Finish {
+  bias: vec4f,
+  scale: vec4f,
+}
+
+fn finish_of(column: u32) -> Finish {
+  var finish: Finish;
+  finish.bias = bias[column];
   if (SCALED) {
-    return fma(sum, bias[params.n_quads + column], bias[column]);
+    finish.scale = bias[params.n_quads + column] * SCALE_UNIT;
   }
-  return sum + bias[column];
+  return finish;
+}
+
+// The finished sum of a quad of columns, scaled and with its bias.
+fn biased(sum: vec4f, finish: Finish) -> vec4f {
+  if (SCALED) {
+    return fma(sum, finish.scale, finish.bias);
+  }
+  return sum + finish.bias;
 }

@@ -4,7 +4,8 @@
 
 alias Packed4 = vec2u;
 
-const SCALED = false; // stored values are the values
+const SCALED = false;    // stored values are the values
+const SCALE_UNIT = 1.0; // read when SCALED
 
 const LARGEST_HALF = 65504.0;
 

@@ -68,6 +68,9 @@ export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: 
     contextLens.push(length);
   });
 
+  // Row i of an item sees what the cache held of its sequence, and i + 1 new tokens.
+  const pairs = positions.reduce((sum, position) => sum + position + 1, 0);
+  const keys = contextLens.reduce((sum, length) => sum + length, 0);
   const step = cache.prepare(items.map(({ place, tokens }) => ({ place, count: tokens.length })));
   const array = (label: string, values: ArrayLike<number>) =>
     Tensor.from(gpu, [values.length], values, { dtype: "u32", purpose: "tables", label });
@@ -83,5 +86,6 @@ export function makeBatch(gpu: Gpu, config: ModelConfig, cache: KvCache, items: 
       queryStarts.slice(1).map((end) => end - 1),
     ),
     step,
+    work: { keys, pairs },
   };
 }

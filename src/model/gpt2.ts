@@ -86,18 +86,23 @@ export class Gpt2 {
       // Half a step must not run with the next one.
       this.gpu.discardRecording();
       throw error;
+    } finally {
+      this.gpu.stage = "";
     }
   }
 
   private layers(batch: Batch, trace: Trace): Tensor {
     const { wte, wpe, blocks, lnF } = this.weights;
+    this.gpu.stage = "embed";
     let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
     trace("embed", x);
     blocks.forEach((weights, layer) => {
+      this.gpu.stage = `layer ${layer}`;
       const y = scope(this.gpu, () => this.block(x, weights, batch, layer, trace)); // [T, C]
       x.free();
       x = y;
     });
+    this.gpu.stage = "head";
     const out = this.norm(x, lnF); // [T, C]
     trace("ln_f", out);
     return out;

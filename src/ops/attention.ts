@@ -1,6 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
-import { shapeText, Tensor } from "../tensor.ts";
+import type { Work } from "../gpu/recording.ts";
+import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
 import { checkCache } from "./kv-write.ts";
 import { storagePart } from "./storage.ts";
 
@@ -20,6 +21,8 @@ export interface AttentionBatch {
   readonly queryStarts: Tensor;
   /** [T] u32: the sequence of each row. */
   readonly sequenceOf: Tensor;
+  /** For the profile: keys that all sequences have together, and pairs of a row and a key that it sees. */
+  readonly work?: { readonly keys: number; readonly pairs: number };
 }
 
 /** Everything that dense and paged attention have in common: all but where a position lies. */
@@ -44,6 +47,7 @@ export function attentionArguments(
     () => `${op}: qkv is ${shapeText(qkv.shape)} but the batch has ${batch.sequenceOf.cols} rows`,
   );
   const y = Tensor.empty(qkv.gpu, [qkv.rows, heads * headSize], { label: op });
+  const { work } = batch;
   const { contextLens: context_lens, queryStarts: query_starts, sequenceOf: sequence_of } = batch;
   return {
     y,
@@ -59,7 +63,21 @@ export function attentionArguments(
     options: {
       parts: [storagePart(k)],
       constants: { HEAD_QUADS: k.stride / 4, WORKGROUP_SIZE: ATTENTION_THREADS[qkv.gpu.forms] },
+      work: work && (() => attentionWork(qkv.rows, k, work.keys, work.pairs)),
     },
+  };
+}
+
+/**
+ * What attention of `rows` queries moves and computes: queries and results in f32, `keys` keys and values once, and for
+ * each of `pairs` pairs of a query and a key it sees a dot product and a weighted sum.
+ */
+export function attentionWork(rows: number, k: Tensor, keys: number, pairs: number): Work {
+  const [, heads, headSize] = k.shape as [number, number, number];
+  return {
+    shape: `${rows}×${keys}×${heads}×${headSize}`,
+    bytes: 2 * 4 * rows * heads * headSize + 2 * keys * heads * headSize * ELEMENT_BYTES[k.dtype],
+    flops: 4 * pairs * heads * headSize,
   };
 }
 

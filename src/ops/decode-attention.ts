@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
-import { ATTENTION_THREADS, MAX_HEAD_SIZE } from "./attention.ts";
+import { ATTENTION_THREADS, attentionWork, MAX_HEAD_SIZE } from "./attention.ts";
 import { checkCache } from "./kv-write.ts";
 import { storagePart } from "./storage.ts";
 
@@ -78,6 +78,8 @@ export function decodeAttention(
     {
       parts: [storagePart(k), slots.part],
       constants: { HEAD_QUADS: headSize / 4, WORKGROUP_SIZE: ATTENTION_THREADS[q.gpu.forms] },
+      // Of contexts as long as they can be: only the GPU knows how long they are.
+      work: () => attentionWork(q.rows, k, q.rows * maxContext, q.rows * maxContext),
     },
   );
   return partials;

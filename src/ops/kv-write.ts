@@ -1,6 +1,6 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
-import { shapeText, type Tensor } from "../tensor.ts";
+import { ELEMENT_BYTES, shapeText, type Tensor } from "../tensor.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("kv-write");
@@ -38,6 +38,13 @@ export function kvWrite(qkv: Tensor, slotMapping: Tensor, k: Tensor, v: Tensor):
     { qkv, slot_mapping: slotMapping, k, v },
     params,
     [Math.ceil((heads * head_quads) / 64), qkv.rows],
-    { parts: [storagePart(k)] },
+    {
+      parts: [storagePart(k)],
+      work: () => ({
+        shape: `${qkv.rows}×2×${heads}×${headSize}`,
+        bytes: 2 * qkv.rows * heads * headSize * (4 + ELEMENT_BYTES[k.dtype]),
+        flops: 0,
+      }),
+    },
   );
 }

@@ -9,10 +9,10 @@ const portable = new Kernel("norm-head");
 const subgroup = new Kernel("norm-head-subgroup");
 
 const WORKGROUP_SIZE = 64;
-/** Rows of w that the subgroup form takes at a time. */
+/** Rows of w for each workgroup of the subgroup form, where there are so few. */
 const SUBGROUP_ROWS = 8;
-/** Rows of x that a workgroup holds at most. */
-const MAX_ROWS = 4;
+/** Rows of x that a workgroup holds if there are more than one and they fit. */
+const MANY_ROWS = 4;
 /** Enough workgroups to fill a GPU, and few enough that normalising a row in each of them costs little. */
 const MAX_WORKGROUPS = { gpu: 1056, software: 8 };
 
@@ -35,7 +35,7 @@ export function normHead(x: Tensor, norm: Tensor, epsilon: number, w: Table): Te
   const kernel = bySubgroup ? subgroup : portable;
   const blockRows = bySubgroup ? SUBGROUP_ROWS : WORKGROUP_SIZE / LANES;
   const ROW_QUADS = rowQuads(x.cols);
-  const ROWS = Math.min(rows, MAX_ROWS, rowsThatFit(gpu.limits.maxComputeWorkgroupStorageSize, ROW_QUADS));
+  const ROWS = rows > 1 && rowsFit(gpu.limits.maxComputeWorkgroupStorageSize, ROW_QUADS) ? MANY_ROWS : 1;
   const constants = { ROWS, ROW_QUADS, ...(bySubgroup ? {} : { LANES }) };
   let first = 0;
   for (const block of w.blocks) {
@@ -66,8 +66,8 @@ export function normHead(x: Tensor, norm: Tensor, epsilon: number, w: Table): Te
   return y;
 }
 
-/** Rows of `quads` vec4s that workgroup memory holds beside what the kernel needs for sums; at least one. */
-function rowsThatFit(bytes: number, quads: number): number {
+/** Does workgroup memory hold MANY_ROWS rows of `quads` vec4s beside what the kernel needs for sums? */
+function rowsFit(bytes: number, quads: number): boolean {
   const SUMS = 2048;
-  return Math.max(1, Math.floor((bytes - SUMS) / (16 * quads)));
+  return SUMS + MANY_ROWS * 16 * quads <= bytes;
 }
