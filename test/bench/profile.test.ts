@@ -224,7 +224,12 @@ describe.runIf(gpu.features.has("timestamp-query"))("profileModel", () => {
       expect(step.dispatches.length).toBeGreaterThanOrEqual(3 + 5 * model.config.layers);
       expect(step.gpuSeconds).toBeGreaterThan(0);
       expect(step.hostSeconds).toBeGreaterThan(0);
-      expect(step.breakdown).not.toBeNull();
+      expect(step.breakdown).toMatchObject({ untold: 0 });
+      expect(stagesOf(step).map((s) => s.name)).toEqual([
+        "embed",
+        ...Array.from({ length: model.config.layers }, (_, i) => `layer ${i}`),
+        ...(step.name === "decode" ? ["head", "sample"] : ["head"]),
+      ]);
     }
   });
 
