@@ -6,7 +6,7 @@
 // merge chunks, all give the same bits. The order: a score is one fma chain over the quads of the head, then
 // (x + y) + (z + w); a group of 16 positions is one chain; the groups are added in order. Threads are no part of it.
 //
-// The kernel binds k and v [slots, H, HEAD_QUADS · 4] of Packed4, has params.heads, and declares
+// The kernel binds k and v [slots, H, HEAD_QUADS · 4] of Packed4, has the constant HEADS, and declares
 //   slot_of(sequence, position) -> u32   where a position lies
 //   query_quad(at) -> vec4f              a quad of the query, scaled, zero past the head's end
 // and calls locate_chunk, attend_chunk, then chunk_values and chunk_sum.
@@ -35,7 +35,7 @@ var<workgroup> split_sums: array<f32, SPLIT>;
 // Look up the `count` positions from `first` on; more than attend_chunk is told, if slot_of knows a place for each.
 fn locate_chunk(sequence: u32, head: u32, first: u32, count: u32, thread: u32) {
   for (var i = thread; i < count; i += WORKGROUP_SIZE) {
-    head_rows[i] = (slot_of(sequence, first + i) * params.heads + head) * HEAD_QUADS;
+    head_rows[i] = (slot_of(sequence, first + i) * HEADS + head) * HEAD_QUADS;
   }
 }
 

@@ -15,26 +15,21 @@
 //   context_lens   [S]                 u32, tokens of each sequence, the new one included
 //   partials       [S, H, chunks, HEAD_QUADS + 1]  vec4f, of a chunk its values, then (maximum, sum, 0, 0)
 
-struct Params {
-  heads: u32,
-  chunks: u32,      // in the longest context
-  max_context: u32, // positions that slot_table has room for, in each sequence
-  table_width: u32, // entries of a row of slot_table
-  page_size: u32,   // slots in a page
-  scale: f32,       // usually 1/√head_size
-}
+override HEADS: u32 = 1u;
+override CHUNKS: u32 = 1u;        // in the longest context
+override MAX_CONTEXT: u32 = 128u; // positions that slot_table has room for, in each sequence
+override SCALE: f32 = 1.0;        // usually 1/√head_size
 
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> q: array<vec4f>;
-@group(0) @binding(2) var<storage, read> k: array<Packed4>;
-@group(0) @binding(3) var<storage, read> v: array<Packed4>;
-@group(0) @binding(4) var<storage, read> slot_table: array<u32>;
-@group(0) @binding(5) var<storage, read> context_lens: array<u32>;
-@group(0) @binding(6) var<storage, read_write> partials: array<vec4f>;
+@group(0) @binding(0) var<storage, read> q: array<vec4f>;
+@group(0) @binding(1) var<storage, read> k: array<Packed4>;
+@group(0) @binding(2) var<storage, read> v: array<Packed4>;
+@group(0) @binding(3) var<storage, read> slot_table: array<u32>;
+@group(0) @binding(4) var<storage, read> context_lens: array<u32>;
+@group(0) @binding(5) var<storage, read_write> partials: array<vec4f>;
 
 // Every thread of a warp reads the same quad, which is one load; by way of workgroup memory it would be a load and a barrier.
 fn query_quad(at: u32) -> vec4f {
-  return q[at] * params.scale;
+  return q[at] * SCALE;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -45,7 +40,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 1. Where the chunk lies, as far as the table goes: so the look-up does not wait for the length of the context.
   let first = chunk * CHUNK;
-  locate_chunk(sequence, head, first, min(CHUNK, params.max_context - first), thread);
+  locate_chunk(sequence, head, first, min(CHUNK, MAX_CONTEXT - first), thread);
   let context = context_lens[sequence];
   if (first >= context) {
     return;
@@ -53,11 +48,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 2. The chunk.
   let count = min(CHUNK, context - first);
-  let row = sequence * params.heads + head;
+  let row = sequence * HEADS + head;
   let largest = attend_chunk(row * HEAD_QUADS, count, thread);
 
   // 3. Its values, and behind them what they are relative to.
-  let out = (row * params.chunks + chunk) * (HEAD_QUADS + 1u);
+  let out = (row * CHUNKS + chunk) * (HEAD_QUADS + 1u);
   for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
     partials[out + quad] = chunk_values(quad, count);
   }

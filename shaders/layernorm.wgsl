@@ -13,6 +13,7 @@ const WORKGROUP_SIZE = 64u;
 struct Params {
   cols: u32,
   quads: u32, // vec4s in a row of x, y and norm
+  inverse_cols: f32,
   epsilon: f32,
 }
 
@@ -31,7 +32,7 @@ fn norm_source(quad: u32) -> vec4f {
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
   let quads = params.quads;
   first = workgroup.x * quads;
-  let statistics = norm_statistics(thread, params.cols, params.epsilon);
+  let statistics = norm_statistics(thread, params.cols, params.inverse_cols, params.epsilon);
   // In the padding weight and bias are zero, and so is y.
   for (var quad = thread; quad < quads; quad += WORKGROUP_SIZE) {
     y[first + quad] = normalised(x[first + quad], statistics, norm[quad], norm[quads + quad]);

@@ -11,7 +11,7 @@
 // The sum over k is taken in the shares and groups of product.wgsl, one after the other, as matvec.wgsl takes them side by
 // side. So a token has the same bits whether it is computed alone or among others.
 //
-//   dispatch  [ceil(n_quads / 16), ceil(rows / 16)]: a workgroup is 16 × 4 threads, so 64 columns × 16 rows
+//   dispatch  [ceil(N_QUADS / 16), ceil(rows / 16)]: a workgroup is 16 × 4 threads, so 64 columns × 16 rows
 //   x         [rows, K]  f32
 //   w         [K, N]     as GPT-2's Conv1D stores it
 //   bias      [1, N]     f32, and a second row of scales for w in bytes
@@ -24,9 +24,6 @@ const BLOCK = 4u; // rows a thread computes
 
 struct Params {
   rows: u32,
-  depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x
-  n_quads: u32, // vec4s in a row of w, bias, residual and y
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -40,7 +37,7 @@ fn finish(row: u32, column: u32, sum: vec4f) {
   if (row >= params.rows) {
     return;
   }
-  let at = row * params.n_quads + column;
+  let at = row * N_QUADS + column;
   var value = activate(biased(sum, finish_of(column)));
   if (EPILOGUE == ADD_RESIDUAL) {
     value += residual[at];
@@ -52,44 +49,42 @@ fn finish(row: u32, column: u32, sum: vec4f) {
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let column = id.x;
   let row = id.y * BLOCK;
-  let k_quads = params.k_quads; // read once: not every compiler does so by itself
-  let n_quads = params.n_quads;
-  if (column >= n_quads || row >= params.rows) {
+  if (column >= N_QUADS || row >= params.rows) {
     return;
   }
 
   // 1. Where the four rows of x begin. Past the end the last row is computed again and thrown away.
   let last = params.rows - 1u;
-  let r0 = row * k_quads;
-  let r1 = min(row + 1u, last) * k_quads;
-  let r2 = min(row + 2u, last) * k_quads;
-  let r3 = min(row + 3u, last) * k_quads;
+  let r0 = row * K_QUADS;
+  let r1 = min(row + 1u, last) * K_QUADS;
+  let r2 = min(row + 2u, last) * K_QUADS;
+  let r3 = min(row + 3u, last) * K_QUADS;
 
   // 2. Group by group, share by share, four values of k at a time. Where K is no multiple of 4, x is zero past K, but w has
   //    no such rows: the last one stands in for them. fma is spelled out, so that no compiler rounds one form differently.
-  let end = params.depth - 1u;
+  let end = DEPTH - 1u;
   var y0 = vec4f();
   var y1 = vec4f();
   var y2 = vec4f();
   var y3 = vec4f();
-  for (var first_of_group = 0u; first_of_group < k_quads; first_of_group += SHARE_QUADS * GROUP_SHARES) {
+  for (var first_of_group = 0u; first_of_group < K_QUADS; first_of_group += SHARE_QUADS * GROUP_SHARES) {
     var g0 = vec4f();
     var g1 = vec4f();
     var g2 = vec4f();
     var g3 = vec4f();
-    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, k_quads);
+    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, K_QUADS);
     for (var first = first_of_group; first < group_stop; first += SHARE_QUADS) {
       var s0 = vec4f();
       var s1 = vec4f();
       var s2 = vec4f();
       var s3 = vec4f();
-      let stop = min(first + SHARE_QUADS, k_quads);
+      let stop = min(first + SHARE_QUADS, K_QUADS);
       for (var quad = first; quad < stop; quad++) {
         let k = quad * 4u;
-        let w0 = unpack4(w[k * n_quads + column]);
-        let w1 = unpack4(w[min(k + 1u, end) * n_quads + column]);
-        let w2 = unpack4(w[min(k + 2u, end) * n_quads + column]);
-        let w3 = unpack4(w[min(k + 3u, end) * n_quads + column]);
+        let w0 = unpack4(w[k * N_QUADS + column]);
+        let w1 = unpack4(w[min(k + 1u, end) * N_QUADS + column]);
+        let w2 = unpack4(w[min(k + 2u, end) * N_QUADS + column]);
+        let w3 = unpack4(w[min(k + 3u, end) * N_QUADS + column]);
         let x0 = x[r0 + quad];
         let x1 = x[r1 + quad];
         let x2 = x[r2 + quad];

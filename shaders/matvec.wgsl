@@ -7,30 +7,23 @@
 //
 // A workgroup owns COLUMNS × 4 columns of one row; shares.wgsl says how its threads divide the sum.
 //
-//   dispatch  [ceil(n_quads / COLUMNS), rows]
+//   dispatch  [ceil(N_QUADS / COLUMNS), rows]
 //   x         [rows, K]  f32
 //   w         [K, N]     as GPT-2's Conv1D stores it
 //   bias      [1, N]     f32, and a second row of scales for w in bytes
 //   residual  [rows, N]  f32, read when EPILOGUE is ADD_RESIDUAL
 //   y         [rows, N]  f32
 
-struct Params {
-  depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x
-  n_quads: u32, // vec4s in a row of w, bias, residual and y
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read> w: array<Packed4>;
-@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> w: array<Packed4>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(3) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 var<private> x_row: u32; // where this workgroup's row of x begins
 
 fn x_quad(quad: u32) -> vec4f {
-  if (quad < params.k_quads) {
+  if (quad < K_QUADS) {
     return x[x_row + quad];
   }
   return vec4f();
@@ -40,19 +33,19 @@ fn x_quad(quad: u32) -> vec4f {
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) thread: vec3u) {
   let row = workgroup.y;
   let column = workgroup.x * COLUMNS + thread.x;
-  x_row = row * params.k_quads;
+  x_row = row * K_QUADS;
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
-  let last = min(column, params.n_quads - 1u);
+  let last = min(column, N_QUADS - 1u);
   let finish = finish_of(last);
-  let at = row * params.n_quads + column;
+  let at = row * N_QUADS + column;
   var addend = vec4f();
   if (EPILOGUE == ADD_RESIDUAL) {
-    addend = residual[row * params.n_quads + last];
+    addend = residual[row * N_QUADS + last];
   }
   let sum = sum_columns(thread.xy, column);
-  if (thread.y == 0u && column < params.n_quads) {
+  if (thread.y == 0u && column < N_QUADS) {
     var value = activate(biased(sum, finish));
     if (EPILOGUE == ADD_RESIDUAL) {
       value += addend;

@@ -10,7 +10,7 @@
 // merge-attention.wgsl and matvec.wgsl one after the other, with the same bits: the heads are merged while the weights
 // travel. Every workgroup merges them anew.
 //
-//   dispatch      [ceil(n_quads / COLUMNS), S]
+//   dispatch      [ceil(N_QUADS / COLUMNS), S]
 //   partials      [S, H, chunks, D + 4]  f32, of decode-attention
 //   context_lens  [S]     u32
 //   w             [C, N]
@@ -19,21 +19,12 @@
 
 override ROW_QUADS: u32 = 6u; // quads of C, rounded up to whole shares
 
-struct Params {
-  depth: u32,      // C
-  n_quads: u32,    // vec4s in a row of w, bias, residual and y
-  heads: u32,
-  head_quads: u32, // vec4s of a head
-  chunks: u32,     // chunks that partials has room for
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> partials: array<vec4f>;
-@group(0) @binding(2) var<storage, read> context_lens: array<u32>;
-@group(0) @binding(3) var<storage, read> w: array<Packed4>;
-@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(5) var<storage, read> residual: array<vec4f>;
-@group(0) @binding(6) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(0) var<storage, read> partials: array<vec4f>;
+@group(0) @binding(1) var<storage, read> context_lens: array<u32>;
+@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
 
 var<workgroup> row: array<vec4f, ROW_QUADS>;
 
@@ -52,20 +43,20 @@ fn main(
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
-  let last = min(column, params.n_quads - 1u);
+  let last = min(column, N_QUADS - 1u);
   let finish = finish_of(last);
-  let addend = residual[sequence * params.n_quads + last];
-  let quads = params.heads * params.head_quads;
+  let addend = residual[sequence * N_QUADS + last];
+  weigh_chunks(sequence, index, COLUMNS * SPLIT);
   for (var quad = index; quad < ROW_QUADS; quad += COLUMNS * SPLIT) {
     var merged = vec4f();
-    if (quad < quads) {
-      merged = merged_quad(sequence, quad / params.head_quads, quad % params.head_quads);
+    if (quad < K_QUADS) {
+      merged = merged_quad(sequence, quad / HEAD_QUADS, quad % HEAD_QUADS);
     }
     row[quad] = merged;
   }
   workgroupBarrier(); // the merged row is there
   let sum = sum_columns(thread.xy, column);
-  if (thread.y == 0u && column < params.n_quads) {
-    y[sequence * params.n_quads + column] = biased(sum, finish) + addend;
+  if (thread.y == 0u && column < N_QUADS) {
+    y[sequence * N_QUADS + column] = biased(sum, finish) + addend;
   }
 }

@@ -18,11 +18,11 @@ enable subgroups;
 const WORKGROUP_SIZE = 128u;
 const AHEAD = 8u; // quads of a row of w that a lane asks for one row ahead: 1,024 channels by 32 lanes
 
+override DEPTH: u32 = 1u; // K
+override K_QUADS: u32 = (DEPTH + 3u) / 4u; // vec4s in a row of x, norm and w
+
 struct Params {
   rows: u32,
-  depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x, norm and w
-  epsilon: f32,
   first: u32,   // column of y that w begins with
   count: u32,   // rows of w
   columns: u32, // columns of y to write: count, and the padding behind the last block
@@ -40,11 +40,10 @@ var<private> fetched: array<Packed4, AHEAD>;
 
 // Ask for this lane's first quads of row n of w.
 fn fetch(n: u32, lane: u32, lanes: u32) {
-  let k_quads = params.k_quads;
-  let first = min(n, params.count - 1u) * k_quads;
+  let first = min(n, params.count - 1u) * K_QUADS;
   for (var i = 0u; i < AHEAD; i++) {
     let quad = lane + i * lanes;
-    if (quad < k_quads) {
+    if (quad < K_QUADS) {
       fetched[i] = w[first + quad];
     }
   }
@@ -67,13 +66,12 @@ fn main(
   // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away. The first row of w
   //    travels meanwhile.
   let first_row = workgroup.z * ROWS;
-  let k_quads = params.k_quads; // read once: not every compiler does so by itself
   let step = grid.x * subgroups;
   var n = workgroup.x * subgroups + subgroup;
   fetch(n, lane, lanes);
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
-    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * k_quads);
+    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * K_QUADS);
   }
 
   for (; n < params.columns; n += step) {
@@ -89,7 +87,7 @@ fn main(
     if (n < params.count) {
       for (var i = 0u; i < AHEAD; i++) {
         let quad = lane + i * lanes;
-        if (quad < k_quads) {
+        if (quad < K_QUADS) {
           let weight = unpack4(weights[i]);
           s0 = fma(weight, row[quad], s0);
           if (ROWS > 1u) {
@@ -99,8 +97,8 @@ fn main(
           }
         }
       }
-      for (var quad = lane + AHEAD * lanes; quad < k_quads; quad += lanes) {
-        let weight = unpack4(w[n * k_quads + quad]);
+      for (var quad = lane + AHEAD * lanes; quad < K_QUADS; quad += lanes) {
+        let weight = unpack4(w[n * K_QUADS + quad]);
         s0 = fma(weight, row[quad], s0);
         if (ROWS > 1u) {
           s1 = fma(weight, row[ROW_QUADS + quad], s1);

@@ -18,11 +18,11 @@ const WORKGROUP_SIZE = 64u;
 
 override LANES: u32 = 16u; // threads that share a row of w: divides 64; 1 on a CPU that plays GPU
 
+override DEPTH: u32 = 1u; // K
+override K_QUADS: u32 = (DEPTH + 3u) / 4u; // vec4s in a row of x, norm and w
+
 struct Params {
   rows: u32,
-  depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x, norm and w
-  epsilon: f32,
   first: u32,   // column of y that w begins with
   count: u32,   // rows of w
   columns: u32, // columns of y to write: count, and the padding behind the last block
@@ -50,10 +50,9 @@ fn main(
 ) {
   // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away.
   let first_row = workgroup.z * ROWS;
-  let k_quads = params.k_quads; // read once: not every compiler does so by itself
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
-    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * k_quads);
+    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * K_QUADS);
   }
 
   let lane = thread % LANES;
@@ -67,8 +66,8 @@ fn main(
     var s2 = vec4f();
     var s3 = vec4f();
     if (n < params.count) {
-      for (var quad = lane; quad < k_quads; quad += LANES) {
-        let weights = unpack4(w[n * k_quads + quad]);
+      for (var quad = lane; quad < K_QUADS; quad += LANES) {
+        let weights = unpack4(w[n * K_QUADS + quad]);
         s0 = fma(weights, row[quad], s0);
         if (ROWS > 1u) {
           s1 = fma(weights, row[ROW_QUADS + quad], s1);

@@ -9,26 +9,18 @@
 //
 // layernorm.wgsl and matvec.wgsl one after the other, with the same bits: a row is normalised while the weights travel.
 //
-//   dispatch  [ceil(n_quads / COLUMNS), rows]
+//   dispatch  [ceil(N_QUADS / COLUMNS), rows]
 //   x         [rows, K]  f32
 //   norm      [2, K]     f32, weight and bias of the layer norm
 //   w         [K, N]
 //   bias      [1, N]     f32, and a second row of scales for w in bytes
 //   y         [rows, N]  f32
 
-struct Params {
-  depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x and norm
-  n_quads: u32, // vec4s in a row of w, bias and y
-  epsilon: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read> norm: array<vec4f>;
-@group(0) @binding(3) var<storage, read> w: array<Packed4>;
-@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> norm: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 @compute @workgroup_size(COLUMNS, SPLIT)
 fn main(
@@ -40,10 +32,10 @@ fn main(
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
-  let finish = finish_of(min(column, params.n_quads - 1u));
-  normalise_row(index, COLUMNS * SPLIT, workgroup.y * params.k_quads);
+  let finish = finish_of(min(column, N_QUADS - 1u));
+  normalise_row(index, COLUMNS * SPLIT, workgroup.y * K_QUADS);
   let sum = sum_columns(thread.xy, column);
-  if (thread.y == 0u && column < params.n_quads) {
-    y[workgroup.y * params.n_quads + column] = activate(biased(sum, finish));
+  if (thread.y == 0u && column < N_QUADS) {
+    y[workgroup.y * N_QUADS + column] = activate(biased(sum, finish));
   }
 }

@@ -13,7 +13,7 @@
 // norm-matvec.wgsl with another store, so layernorm.wgsl, matvec.wgsl and kv-write.wgsl one after the other, with the same
 // bits. Heads must be multiples of four channels, so that a quad of columns belongs to one of query, key and value.
 //
-//   dispatch      [ceil(n_quads / COLUMNS), S]
+//   dispatch      [ceil(N_QUADS / COLUMNS), S]
 //   x             [S, C]      f32, one new token of each sequence
 //   norm          [2, C]      f32, weight and bias of the layer norm
 //   w             [C, 3 · C]
@@ -22,22 +22,14 @@
 //   q             [S, C]      f32
 //   k, v          [slots, H, D]
 
-struct Params {
-  depth: u32,   // C
-  k_quads: u32, // vec4s in a row of x and norm, and in a slot of k and v
-  n_quads: u32, // vec4s in a row of w and bias: 3 · k_quads
-  epsilon: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
-@group(0) @binding(2) var<storage, read> norm: array<vec4f>;
-@group(0) @binding(3) var<storage, read> w: array<Packed4>;
-@group(0) @binding(4) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(5) var<storage, read> slot_mapping: array<u32>;
-@group(0) @binding(6) var<storage, read_write> q: array<vec4f>;
-@group(0) @binding(7) var<storage, read_write> k: array<Kv4>;
-@group(0) @binding(8) var<storage, read_write> v: array<Kv4>;
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> norm: array<vec4f>;
+@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(4) var<storage, read> slot_mapping: array<u32>;
+@group(0) @binding(5) var<storage, read_write> q: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> k: array<Kv4>;
+@group(0) @binding(7) var<storage, read_write> v: array<Kv4>;
 
 @compute @workgroup_size(COLUMNS, SPLIT)
 fn main(
@@ -47,22 +39,21 @@ fn main(
 ) {
   let column = workgroup.x * COLUMNS + thread.x;
   let token = workgroup.y;
-  let quads = params.k_quads;
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
-  let finish = finish_of(min(column, params.n_quads - 1u));
-  let slot = slot_mapping[token] * quads;
-  normalise_row(index, COLUMNS * SPLIT, token * quads);
+  let finish = finish_of(min(column, N_QUADS - 1u));
+  let slot = slot_mapping[token] * K_QUADS;
+  normalise_row(index, COLUMNS * SPLIT, token * K_QUADS);
   let sum = sum_columns(thread.xy, column);
-  if (thread.y == 0u && column < params.n_quads) {
+  if (thread.y == 0u && column < N_QUADS) {
     let value = biased(sum, finish);
-    if (column < quads) {
-      q[token * quads + column] = value;
-    } else if (column < 2u * quads) {
-      k[slot + column - quads] = pack_kv(value);
+    if (column < K_QUADS) {
+      q[token * K_QUADS + column] = value;
+    } else if (column < 2u * K_QUADS) {
+      k[slot + column - K_QUADS] = pack_kv(value);
     } else {
-      v[slot + column - 2u * quads] = pack_kv(value);
+      v[slot + column - 2u * K_QUADS] = pack_kv(value);
     }
   }
 }

@@ -1,10 +1,12 @@
 // Part: rows of x, normalised (norm.wgsl), in workgroup memory, from where a product reads them.
 //
 // Every workgroup of a product normalises its rows anew: a row is 3 KB, and a launch of its own would cost more. The kernel
-// binds x [rows, k_quads] and norm [2, k_quads] (weight, then bias); its params have depth (columns), k_quads and epsilon.
+// binds x [rows, K] and norm [2, K] (weight, then bias), and has the constants DEPTH (K) and K_QUADS (vec4s in a row).
 
-override ROW_QUADS: u32 = 6u; // k_quads, rounded up to whole shares
+override ROW_QUADS: u32 = 6u; // K_QUADS, rounded up to whole shares
 override ROWS: u32 = 1u;      // rows that a workgroup holds
+override EPSILON: f32 = 1e-5;
+override INVERSE_DEPTH: f32 = 1.0; // 1 / K, rounded by the host
 
 var<workgroup> row: array<vec4f, ROW_QUADS * ROWS>;
 
@@ -22,30 +24,29 @@ const ROW_AHEAD = 2u; // quads of weight and bias that a thread asks for before 
 
 // Fill the row in hand from the quads of x from `first` on; zeros behind its end. Every thread of the workgroup calls.
 fn normalise_row(thread: u32, threads: u32, first: u32) {
-  let k_quads = params.k_quads;
-  let last = k_quads - 1u;
+  let last = K_QUADS - 1u;
   for (var quad = thread; quad < ROW_QUADS; quad += threads) {
-    row[row_start + quad] = select(vec4f(), x[first + min(quad, last)], quad < k_quads);
+    row[row_start + quad] = select(vec4f(), x[first + min(quad, last)], quad < K_QUADS);
   }
   var weights_ahead: array<vec4f, ROW_AHEAD>;
   var biases_ahead: array<vec4f, ROW_AHEAD>;
   for (var i = 0u; i < ROW_AHEAD; i++) {
     let quad = min(thread + i * threads, last);
     weights_ahead[i] = norm[quad];
-    biases_ahead[i] = norm[k_quads + quad];
+    biases_ahead[i] = norm[K_QUADS + quad];
   }
   workgroupBarrier(); // the row is there
-  let statistics = norm_statistics(thread, params.depth, params.epsilon);
+  let statistics = norm_statistics(thread, DEPTH, INVERSE_DEPTH, EPSILON);
   for (var i = 0u; i < ROW_AHEAD; i++) {
     let quad = thread + i * threads;
-    if (quad < k_quads) {
+    if (quad < K_QUADS) {
       let at = row_start + quad;
       row[at] = normalised(row[at], statistics, weights_ahead[i], biases_ahead[i]);
     }
   }
-  for (var quad = thread + ROW_AHEAD * threads; quad < k_quads; quad += threads) {
+  for (var quad = thread + ROW_AHEAD * threads; quad < K_QUADS; quad += threads) {
     let at = row_start + quad;
-    row[at] = normalised(row[at], statistics, norm[quad], norm[k_quads + quad]);
+    row[at] = normalised(row[at], statistics, norm[quad], norm[K_QUADS + quad]);
   }
   workgroupBarrier(); // the normalised row is there
 }

@@ -29,8 +29,9 @@ fn norm_difference(quad: u32, cols: u32, mean: f32) -> vec4f {
   return select(vec4f(), norm_source(quad) - mean, columns < vec4u(cols));
 }
 
-// Mean and 1/√(variance + ε). Every thread of the workgroup calls.
-fn norm_statistics(thread: u32, cols: u32, epsilon: f32) -> vec2f {
+// Mean and 1/√(variance + ε). Every thread of the workgroup calls. 1 / cols comes from the host: compilers divide by a
+// constant in one way and by a variable in another.
+fn norm_statistics(thread: u32, cols: u32, inverse_cols: f32, epsilon: f32) -> vec2f {
   let quads = (cols + 3u) / 4u;
   if (thread < NORM_LANES) {
     var sum = vec4f();
@@ -40,7 +41,7 @@ fn norm_statistics(thread: u32, cols: u32, epsilon: f32) -> vec2f {
     norm_lanes[thread] = sum;
   }
   workgroupBarrier(); // every lane's sum is there
-  let mean = lanes_total() / f32(cols);
+  let mean = lanes_total() * inverse_cols;
   workgroupBarrier(); // all have read the sums, before the squares overwrite them
 
   if (thread < NORM_LANES) {
@@ -52,7 +53,7 @@ fn norm_statistics(thread: u32, cols: u32, epsilon: f32) -> vec2f {
     norm_lanes[thread] = squares;
   }
   workgroupBarrier(); // every lane's squares are there
-  let variance = lanes_total() / f32(cols); // the biased one
+  let variance = lanes_total() * inverse_cols; // the biased one
   return vec2f(mean, 1.0 / sqrt(variance + epsilon));
 }
 

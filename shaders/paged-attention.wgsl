@@ -21,8 +21,9 @@
 override COLUMNS: u32 = (HEAD_QUADS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE; // quads of the output that are a thread's
 const MAX_COLUMNS = 8u; // COLUMNS for the largest head and the smallest WORKGROUP_SIZE
 
+override HEADS: u32 = 1u;
+
 struct Params {
-  heads: u32,
   head_size: u32,
   qkv_stride: u32,
   y_stride: u32,
@@ -105,8 +106,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       y[out + channel + quad * 4u + i] = result[i];
     }
   }
-  if (head == params.heads - 1u && thread == 0u) {
-    for (var c = params.heads * params.head_size; c < params.y_stride; c++) {
+  if (head == HEADS - 1u && thread == 0u) {
+    for (var c = HEADS * params.head_size; c < params.y_stride; c++) {
       y[out + c] = 0.0;
     }
   }

@@ -4,8 +4,13 @@
 // and groups are added in order. A thread that computes alone goes through them one after the other; threads that share a
 // column take a share each, and their sums meet in the same order.
 //
-// The kernel binds w [K, n_quads] and bias [1, n_quads]; where stored values need a scale (SCALED), bias has a second
-// row, the scale of each column. Its params have n_quads.
+// The kernel binds w [K, N] and bias [1, N]; where stored values need a scale (SCALED), bias has a second row, the scale of
+// each column. Sizes are constants of the pipeline: with params a kernel would wait for them before it asks for anything
+// else, and its loops would not unroll.
+
+override DEPTH: u32 = 1u;   // K
+override N_QUADS: u32 = 1u; // vec4s in a row of w, bias and the result
+override K_QUADS: u32 = (DEPTH + 3u) / 4u;
 
 const SHARE_QUADS = 6u;
 const GROUP_SHARES = 16u;
@@ -21,7 +26,7 @@ fn finish_of(column: u32) -> Finish {
   var finish: Finish;
   finish.bias = bias[column];
   if (SCALED) {
-    finish.scale = bias[params.n_quads + column] * SCALE_UNIT;
+    finish.scale = bias[N_QUADS + column] * SCALE_UNIT;
   }
   return finish;
 }

@@ -33,8 +33,6 @@ struct Params {
   step_stride: u32,   // words from one step array to the next
   ring_size: u32,
   max_positions: u32, // a token at this position has no slot
-  table_width: u32,   // entries of a row of the page table
-  page_size: u32,     // slots in a page
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -5,8 +5,7 @@
 // for the first share before it prepares its row, so that the loads travel meanwhile. A CPU that plays GPU has no loads to
 // hide and pays for barriers: SPLIT = 1 computes a column by one thread, without workgroup memory.
 //
-// The kernel binds w and bias, defines `x_quad(quad) -> vec4f` (quad of its row; zero past the end), and its params have
-// depth (K) and n_quads (vec4s in a row of w).
+// The kernel has product.wgsl, binds w and bias, and defines `x_quad(quad) -> vec4f` (quad of its row; zero past the end).
 
 override COLUMNS: u32 = 4u;    // quads of columns of a workgroup
 override SPLIT: u32 = 32u;     // threads that share a column
@@ -19,17 +18,16 @@ var<private> weights: array<Packed4, SHARE_ROWS>;
 
 // Ask for a share of a column. Past the end of w its last row stands in: x is zero there.
 fn load_share(share: u32, column: u32) {
-  let n_quads = params.n_quads; // read once: not every compiler does so by itself
-  let end = params.depth - 1u;
-  let at = min(column, n_quads - 1u);
+  let end = DEPTH - 1u;
+  let at = min(column, N_QUADS - 1u);
   let k = share * SHARE_ROWS;
-  if (k + SHARE_ROWS <= params.depth) {
+  if (k + SHARE_ROWS <= DEPTH) {
     for (var i = 0u; i < SHARE_ROWS; i++) {
-      weights[i] = w[(k + i) * n_quads + at];
+      weights[i] = w[(k + i) * N_QUADS + at];
     }
   } else {
     for (var i = 0u; i < SHARE_ROWS; i++) {
-      weights[i] = w[min(k + i, end) * n_quads + at];
+      weights[i] = w[min(k + i, end) * N_QUADS + at];
     }
   }
 }
@@ -50,26 +48,24 @@ fn sum_share(share: u32) -> vec4f {
 
 // The sum over all k of a quad of columns, by one thread.
 fn sum_alone(column: u32) -> vec4f {
-  let n_quads = params.n_quads;
-  let end = params.depth - 1u;
-  let quads = (params.depth + 3u) / 4u;
+  let end = DEPTH - 1u;
   var total = vec4f();
-  for (var first_of_group = 0u; first_of_group < quads; first_of_group += SHARE_QUADS * GROUP_SHARES) {
+  for (var first_of_group = 0u; first_of_group < K_QUADS; first_of_group += SHARE_QUADS * GROUP_SHARES) {
     var group = vec4f();
-    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, quads);
+    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, K_QUADS);
     for (var first = first_of_group; first < group_stop; first += SHARE_QUADS) {
       var sum = vec4f();
-      let stop = min(first + SHARE_QUADS, quads);
+      let stop = min(first + SHARE_QUADS, K_QUADS);
       for (var quad = first; quad < stop; quad++) {
         let k = quad * 4u;
-        let at = k * n_quads + column;
+        let at = k * N_QUADS + column;
         if (k + 3u <= end) {
-          sum = chain(sum, x_quad(quad), w[at], w[at + n_quads], w[at + 2u * n_quads], w[at + 3u * n_quads]);
+          sum = chain(sum, x_quad(quad), w[at], w[at + N_QUADS], w[at + 2u * N_QUADS], w[at + 3u * N_QUADS]);
         } else {
-          let last = end * n_quads + column;
+          let last = end * N_QUADS + column;
           sum = chain(
-            sum, x_quad(quad), w[at], w[min(at + n_quads, last)], w[min(at + 2u * n_quads, last)],
-            w[min(at + 3u * n_quads, last)],
+            sum, x_quad(quad), w[at], w[min(at + N_QUADS, last)], w[min(at + 2u * N_QUADS, last)],
+            w[min(at + 3u * N_QUADS, last)],
           );
         }
       }
@@ -84,11 +80,11 @@ fn sum_alone(column: u32) -> vec4f {
 // first share, number thread.y, was asked for by load_share.
 fn sum_columns(thread: vec2u, column: u32) -> vec4f {
   if (SPLIT == 1u) {
-    return sum_alone(min(column, params.n_quads - 1u));
+    return sum_alone(min(column, N_QUADS - 1u));
   }
 
   // 1. The shares.
-  let shares = (params.depth + SHARE_ROWS - 1u) / SHARE_ROWS;
+  let shares = (DEPTH + SHARE_ROWS - 1u) / SHARE_ROWS;
   for (var share = thread.y; share < shares; share += SPLIT) {
     if (share != thread.y) {
       load_share(share, column);

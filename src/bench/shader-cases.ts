@@ -127,11 +127,11 @@ const matvecKernel = new Kernel("matvec");
 /** matvec with other constants than its op takes. */
 function matvecAs(form: (typeof MATVEC_FORMS)[number], ...operands: Parameters<typeof matvec>): Tensor {
   const [x, w, bias, epilogue] = operands;
-  const { y, buffers, params, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
-  const workgroups = [Math.ceil(params.n_quads / form.COLUMNS), x.rows];
+  const { y, buffers, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
+  const workgroups = [Math.ceil(constants.N_QUADS / form.COLUMNS), x.rows];
   const PARTIALS = form.COLUMNS * Math.ceil(x.cols / 24);
   const all = { ...constants, ...form, PARTIALS };
-  matvecKernel.run(x.gpu, buffers, params, workgroups, { parts, constants: all });
+  matvecKernel.run(x.gpu, buffers, {}, workgroups, { parts, constants: all });
   return y;
 }
 

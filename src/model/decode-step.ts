@@ -14,6 +14,9 @@ import type { Gpt2 } from "./gpt2.ts";
 import type { BlockWeights } from "./gpt2-weights.ts";
 import { StepState } from "./step-state.ts";
 
+/** Steps in which the longest context of a recording grows. */
+const CONTEXT_STEP = 1024;
+
 /**
  * One decode step of S sequences, recorded once and run again and again: each sequence's last token goes through the model,
  * its keys and values into the cache, and the next token is sampled, all without the host. 3 + 5 · L launches: 63 for 124M.
@@ -38,9 +41,11 @@ export class DecodeStep {
 
   /** Record the step of `sequences` sequences of up to `maxContext` tokens each. Throws OutOfMemory. */
   static make(model: Gpt2, cache: RememberingCache, sequences: number, maxContext: number): DecodeStep {
-    const state = new StepState(model.gpu, model.config, cache, sequences, maxContext);
+    // In whole steps, since every length that differs costs pipelines of their own.
+    const limit = Math.min(model.config.contextLength, Math.ceil(maxContext / CONTEXT_STEP) * CONTEXT_STEP);
+    const state = new StepState(model.gpu, model.config, cache, sequences, limit);
     try {
-      const recording = model.gpu.record(() => recordStep(model, cache, state, maxContext));
+      const recording = model.gpu.record(() => recordStep(model, cache, state, limit));
       return new DecodeStep(state, recording);
     } catch (error) {
       state.free();

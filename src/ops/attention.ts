@@ -53,7 +53,6 @@ export function attentionArguments(
     y,
     buffers: { qkv, k, v, context_lens, query_starts, sequence_of, y },
     params: {
-      heads,
       head_size: headSize,
       qkv_stride: qkv.stride,
       y_stride: y.stride,
@@ -62,7 +61,7 @@ export function attentionArguments(
     workgroups: [heads, qkv.rows],
     options: {
       parts: [storagePart(k)],
-      constants: { HEAD_QUADS: k.stride / 4, WORKGROUP_SIZE: ATTENTION_THREADS[qkv.gpu.forms] },
+      constants: { HEADS: heads, HEAD_QUADS: k.stride / 4, WORKGROUP_SIZE: ATTENTION_THREADS[qkv.gpu.forms] },
       work: work && (() => attentionWork(qkv.rows, k, work.keys, work.pairs)),
     },
   };

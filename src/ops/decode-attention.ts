@@ -66,18 +66,19 @@ export function decodeAttention(
   kernel.run(
     q.gpu,
     { q, k, v, slot_table: slots.table, context_lens: contextLens, partials },
-    {
-      heads,
-      chunks,
-      max_context: maxContext,
-      table_width: slots.table.cols,
-      page_size: slots.pageSize,
-      scale,
-    },
+    {},
     [heads, chunks, q.rows],
     {
       parts: [storagePart(k), slots.part],
-      constants: { HEAD_QUADS: headSize / 4, WORKGROUP_SIZE: ATTENTION_THREADS[q.gpu.forms] },
+      constants: {
+        HEADS: heads,
+        HEAD_QUADS: headSize / 4,
+        CHUNKS: chunks,
+        MAX_CONTEXT: maxContext,
+        SCALE: scale,
+        WORKGROUP_SIZE: ATTENTION_THREADS[q.gpu.forms],
+        ...(slots.part === "slots-paged" ? { TABLE_WIDTH: slots.table.cols, PAGE_SIZE: slots.pageSize } : {}),
+      },
       // Of contexts as long as they can be: only the GPU knows how long they are.
       work: () => attentionWork(q.rows, k, q.rows * maxContext, q.rows * maxContext),
     },

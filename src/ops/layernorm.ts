@@ -20,7 +20,7 @@ export function layernorm(x: Tensor, norm: Tensor, epsilon: number): Tensor {
   const { rows, cols, stride } = x;
   checkNorm("layernorm", x, norm);
   const y = Tensor.empty(x.gpu, x.shape, { label: "layernorm" });
-  kernel.run(x.gpu, { x, norm, y }, { cols, quads: stride / 4, epsilon }, [rows], {
+  kernel.run(x.gpu, { x, norm, y }, { cols, quads: stride / 4, inverse_cols: 1 / cols, epsilon }, [rows], {
     work: () => ({ shape: `${rows}×${cols}`, bytes: 4 * cols * (2 * rows + 2), flops: 8 * rows * cols }),
   });
   return y;

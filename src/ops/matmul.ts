@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
-import { checkProduct, type Epilogue, epilogueCode, productWork } from "./product.ts";
+import { checkProduct, type Epilogue, epilogueCode, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("matmul");
@@ -20,9 +20,8 @@ export function productArguments(op: string, x: Tensor, w: Tensor, bias: Tensor,
     y,
     // A binding must not be empty: without a residual, bias stands in and is not read.
     buffers: { x, w, bias, residual: residual ?? bias, y },
-    params: { depth: x.cols, k_quads: x.stride / 4, n_quads: y.stride / 4 },
     parts: [storagePart(w)],
-    constants: { EPILOGUE: epilogueCode(epilogue) },
+    constants: { EPILOGUE: epilogueCode(epilogue), ...productSizes(w) },
     work: productWork(x.rows, w),
   };
 }
@@ -32,8 +31,8 @@ export function productArguments(op: string, x: Tensor, w: Tensor, bias: Tensor,
  * [2, N], with the columns' scales), all else f32; the sum over K runs in f32. For many rows; matvec is the form for few.
  */
 export function matmul(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
-  const { y, buffers, params, ...options } = productArguments("matmul", x, w, bias, epilogue);
-  const workgroups = [Math.ceil(params.n_quads / 16), Math.ceil(x.rows / 16)];
-  kernel.run(x.gpu, buffers, { rows: x.rows, ...params }, workgroups, options);
+  const { y, buffers, ...options } = productArguments("matmul", x, w, bias, epilogue);
+  const workgroups = [Math.ceil(options.constants.N_QUADS / 16), Math.ceil(x.rows / 16)];
+  kernel.run(x.gpu, buffers, { rows: x.rows }, workgroups, options);
   return y;
 }

@@ -10,9 +10,9 @@ const kernel = new Kernel("matvec");
  * the form for few rows. w is f32, f16 or i8 (then bias is [2, N], with the columns' scales), all else f32.
  */
 export function matvec(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
-  const { y, buffers, params, constants, ...options } = productArguments("matvec", x, w, bias, epilogue);
-  const form = columnForm(x.gpu, params.depth, params.n_quads);
-  const workgroups = [Math.ceil(params.n_quads / form.COLUMNS), x.rows];
-  kernel.run(x.gpu, buffers, params, workgroups, { ...options, constants: { ...constants, ...form } });
+  const { y, buffers, constants, ...options } = productArguments("matvec", x, w, bias, epilogue);
+  const form = columnForm(x.gpu, constants.DEPTH, constants.N_QUADS);
+  const workgroups = [Math.ceil(constants.N_QUADS / form.COLUMNS), x.rows];
+  kernel.run(x.gpu, buffers, {}, workgroups, { ...options, constants: { ...constants, ...form } });
   return y;
 }

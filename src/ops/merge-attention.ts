@@ -26,8 +26,9 @@ export function mergeAttention(partials: Tensor, contextLens: Tensor): Tensor {
   kernel.run(
     partials.gpu,
     { partials, context_lens: contextLens, y },
-    { heads, head_quads: headQuads, chunks },
+    {},
     [Math.ceil((heads * headQuads) / 64), sequences],
+    { constants: { HEADS: heads, HEAD_QUADS: headQuads, CHUNKS: chunks } },
   );
   return y;
 }

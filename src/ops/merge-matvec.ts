@@ -1,7 +1,7 @@
 import { check, shapeText } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
-import { checkProduct, columnForm, productWork, rowQuads } from "./product.ts";
+import { checkProduct, columnForm, productSizes, productWork, rowQuads } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("merge-matvec");
@@ -33,16 +33,23 @@ export function mergeMatvec(
     () =>
       `merge-matvec: the product is [${sequences}, ${w.cols}] but residual is ${shapeText(residual.shape)}; the shapes must be equal`,
   );
-  const params = { depth: w.rows, n_quads: y.stride / 4, heads, head_quads: headSize / 4, chunks };
-  const form = columnForm(gpu, w.rows, params.n_quads);
+  const sizes = productSizes(w);
+  const form = columnForm(gpu, w.rows, sizes.N_QUADS);
   kernel.run(
     gpu,
     { partials, context_lens: contextLens, w, bias, residual, y },
-    params,
-    [Math.ceil(params.n_quads / form.COLUMNS), sequences],
+    {},
+    [Math.ceil(sizes.N_QUADS / form.COLUMNS), sequences],
     {
       parts: [storagePart(w)],
-      constants: { ...form, ROW_QUADS: rowQuads(w.rows) },
+      constants: {
+        ...sizes,
+        ...form,
+        ROW_QUADS: rowQuads(w.rows),
+        HEADS: heads,
+        HEAD_QUADS: headSize / 4,
+        CHUNKS: chunks,
+      },
       work: productWork(sequences, w),
     },
   );

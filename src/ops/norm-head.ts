@@ -36,15 +36,19 @@ export function normHead(x: Tensor, norm: Tensor, epsilon: number, w: Table): Te
   const blockRows = bySubgroup ? SUBGROUP_ROWS : WORKGROUP_SIZE / LANES;
   const ROW_QUADS = rowQuads(x.cols);
   const ROWS = rows > 1 && rowsFit(gpu.limits.maxComputeWorkgroupStorageSize, ROW_QUADS) ? MANY_ROWS : 1;
-  const constants = { ROWS, ROW_QUADS, ...(bySubgroup ? {} : { LANES }) };
+  const constants = {
+    DEPTH: x.cols,
+    EPSILON: epsilon,
+    INVERSE_DEPTH: 1 / x.cols,
+    ROWS,
+    ROW_QUADS,
+    ...(bySubgroup ? {} : { LANES }),
+  };
   let first = 0;
   for (const block of w.blocks) {
     const isLast = first + block.rows === columns;
     const params = {
       rows,
-      depth: x.cols,
-      k_quads: x.stride / 4,
-      epsilon,
       first,
       count: block.rows,
       columns: isLast ? rowStride(columns) - first : block.rows,

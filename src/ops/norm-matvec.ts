@@ -2,7 +2,7 @@ import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
 import type { GeluForm } from "./gelu.ts";
 import { checkNorm } from "./layernorm.ts";
-import { checkProduct, columnForm, epilogueCode, productWork, rowQuads } from "./product.ts";
+import { checkProduct, columnForm, epilogueCode, productSizes, productWork, rowQuads } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("norm-matvec");
@@ -22,11 +22,18 @@ export function normMatvec(
   checkNorm("norm-matvec", x, norm);
   checkProduct("norm-matvec", x, w, bias);
   const y = Tensor.empty(x.gpu, [x.rows, w.cols], { label: "norm-matvec" });
-  const params = { depth: x.cols, k_quads: x.stride / 4, n_quads: y.stride / 4, epsilon };
-  const form = columnForm(x.gpu, x.cols, params.n_quads);
-  kernel.run(x.gpu, { x, norm, w, bias, y }, params, [Math.ceil(params.n_quads / form.COLUMNS), x.rows], {
+  const sizes = productSizes(w);
+  const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
+  kernel.run(x.gpu, { x, norm, w, bias, y }, {}, [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows], {
     parts: [storagePart(w)],
-    constants: { ...form, ROW_QUADS: rowQuads(x.cols), EPILOGUE: epilogueCode(activation) },
+    constants: {
+      ...sizes,
+      ...form,
+      ROW_QUADS: rowQuads(x.cols),
+      EPSILON: epsilon,
+      INVERSE_DEPTH: 1 / x.cols,
+      EPILOGUE: epilogueCode(activation),
+    },
     work: productWork(x.rows, w),
   });
   return y;

@@ -3,7 +3,7 @@ import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
 import { checkCache } from "./kv-write.ts";
 import { checkNorm } from "./layernorm.ts";
-import { checkProduct, columnForm, productWork, rowQuads } from "./product.ts";
+import { checkProduct, columnForm, productSizes, productWork, rowQuads } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("norm-qkv");
@@ -39,16 +39,22 @@ export function normQkv(
     () => `norm-qkv: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
   );
   const q = Tensor.empty(x.gpu, x.shape, { label: "norm-qkv" });
-  const params = { depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4, epsilon };
-  const form = columnForm(x.gpu, x.cols, params.n_quads);
+  const sizes = productSizes(w);
+  const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
   kernel.run(
     x.gpu,
     { x, norm, w, bias, slot_mapping: slotMapping, q, k, v },
-    params,
-    [Math.ceil(params.n_quads / form.COLUMNS), x.rows],
+    {},
+    [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows],
     {
       parts: [storagePart(w), `kv-${k.dtype}`],
-      constants: { ...form, ROW_QUADS: rowQuads(x.cols) },
+      constants: {
+        ...sizes,
+        ...form,
+        ROW_QUADS: rowQuads(x.cols),
+        EPSILON: epsilon,
+        INVERSE_DEPTH: 1 / x.cols,
+      },
       work: productWork(x.rows, w),
     },
   );

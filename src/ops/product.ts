@@ -21,6 +21,8 @@ export function epilogueCode(epilogue: Epilogue): number {
 const SHARE_ROWS = 24;
 /** Threads that share a column at most; more shares than that go round. */
 const MAX_SPLIT = 128;
+/** A row's norm is summed by NORM_LANES threads of its workgroup (norm.wgsl), so there must be as many. */
+const MIN_THREADS = 16;
 /** A GPU is full with this many quads of columns in workgroups of four; fewer are spread over more workgroups. */
 const MANY_QUADS = 512;
 
@@ -29,12 +31,18 @@ export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
   if (gpu.forms === "software") return { COLUMNS: 64, SPLIT: 1, PARTIALS: 1 };
   const shares = Math.ceil(depth / SHARE_ROWS);
   const COLUMNS = nQuads >= MANY_QUADS ? 4 : 2;
-  return { COLUMNS, SPLIT: Math.min(shares, MAX_SPLIT), PARTIALS: COLUMNS * shares };
+  const SPLIT = Math.max(Math.min(shares, MAX_SPLIT), MIN_THREADS / COLUMNS);
+  return { COLUMNS, SPLIT, PARTIALS: COLUMNS * shares };
 }
 
 /** Quads of a row in workgroup memory, whole shares of it: ROW_QUADS. */
 export function rowQuads(depth: number): number {
   return Math.ceil(depth / SHARE_ROWS) * (SHARE_ROWS / 4);
+}
+
+/** The sizes of a product as constants of its pipeline: those of product.wgsl. */
+export function productSizes(w: Tensor) {
+  return { DEPTH: w.rows, N_QUADS: w.stride / 4 };
 }
 
 /** Throws unless x [rows, K], w [K, N] and bias [1, N] fit; [2, N] where w is bytes, whose scales are the second row. */

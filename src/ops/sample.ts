@@ -98,12 +98,13 @@ export function sample({ logits, settings, seen, slots, step, tokens, maxPositio
     step_stride: step.cols,
     ring_size: tokens.rows,
     max_positions: maxPositions,
-    table_width: pageSize === undefined ? 1 : table.cols,
-    page_size: pageSize ?? 1,
   };
   kernel.run(gpu, { logits, settings, slot_table: table, seen, step, tokens }, params, [rows], {
     parts: [pageSize === undefined ? "slots-contiguous" : "slots-paged"],
-    constants: { WORKGROUP_SIZE: threads(gpu) },
+    constants: {
+      WORKGROUP_SIZE: threads(gpu),
+      ...(pageSize === undefined ? {} : { TABLE_WIDTH: table.cols, PAGE_SIZE: pageSize }),
+    },
     work: () => ({ shape: `${rows}×${cols}`, bytes: rows * cols * 4, flops: rows * cols }),
   });
 }

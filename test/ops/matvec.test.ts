@@ -38,11 +38,11 @@ const FORMS = [
   ].map((shape) => ({
     form: `COLUMNS ${shape.COLUMNS}, SPLIT ${shape.SPLIT}`,
     matvec: (x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue) => {
-      const { y, buffers, params, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
-      const workgroups = [Math.ceil(params.n_quads / shape.COLUMNS), x.rows];
+      const { y, buffers, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
+      const workgroups = [Math.ceil(constants.N_QUADS / shape.COLUMNS), x.rows];
       const PARTIALS = shape.SPLIT === 1 ? 1 : shape.COLUMNS * Math.ceil(x.cols / 24);
       const options = { parts, constants: { ...constants, ...shape, PARTIALS } };
-      new Kernel("matvec").run(x.gpu, buffers, params, workgroups, options);
+      new Kernel("matvec").run(x.gpu, buffers, {}, workgroups, options);
       return y;
     },
   })),
