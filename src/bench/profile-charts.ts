@@ -16,7 +16,7 @@ import { formatSeconds, inUnit, timeUnit, type Unit } from "./units.ts";
 /** Okabe and Ito's colours, which stay distinct for the colour-blind, then lighter and darker ones for further kernels. */
 const COLOURS = [
   ...["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b8a800", "#59636e"],
-  ...["#7a3e9d", "#8c564b", "#a6cee3", "#b2df8a"],
+  ...["#7a3e9d", "#8c564b", "#a6cee3", "#b2df8a", "#f28cb1", "#004f6e", "#6b8e23", "#c8b6e2"],
 ];
 /** Pixels: of the space for names at the left, and of one row. */
 const LEFT = 150;
@@ -63,7 +63,7 @@ function timelineChart({ steps, model }: ProfileResults, look: Look): Chart {
     panels.map((p) => p.stages.length),
     TOP.legend,
   );
-  const series = panels.flatMap((panel, i) => segments(panel.stages, panel.unit, i, colours));
+  const series = panels.flatMap((panel, i) => segments(panel.stages, panel.unit, i, colours, look));
   const option: EChartsOption = {
     ...common(look),
     title: [
@@ -98,7 +98,13 @@ function timelineChart({ steps, model }: ProfileResults, look: Look): Chart {
  * Bars side by side in a row are a stack: for each place in a row the gap before it, then one series for each kernel that any
  * row has there. Series of one kernel share its name, so the legend shows it once.
  */
-function segments(stages: readonly Stage[], unit: Unit, panel: number, colours: ReadonlyMap<string, string>) {
+function segments(
+  stages: readonly Stage[],
+  unit: Unit,
+  panel: number,
+  colours: ReadonlyMap<string, string>,
+  look: Look,
+) {
   const most = Math.max(0, ...stages.map((s) => s.dispatches.length));
   const base = {
     type: "bar" as const,
@@ -124,7 +130,9 @@ function segments(stages: readonly Stage[], unit: Unit, panel: number, colours: 
         ...base,
         name: kernel,
         color: colours.get(kernel)!,
-        data: at.map((d) => (d?.kernel === kernel ? inUnit(d.seconds, unit) : 0)),
+        // A hairline between two dispatches of one kernel.
+        itemStyle: { borderColor: look.background, borderWidth: 0.5 },
+        data: at.map((d) => (d?.kernel === kernel ? inUnit(d.seconds, unit) : null)),
       })),
     ];
   }).flat();
