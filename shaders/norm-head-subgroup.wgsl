@@ -110,7 +110,11 @@ fn main(
     var sums = vec4f(add_up(s0), add_up(s1), add_up(s2), add_up(s3)); // one for each row of x
 
     // 4. The subgroup's sum, known to every lane; the order is the GPU's, and the same each time.
-    sums = subgroupAdd(sums);
+    if (ROWS == 1u) {
+      sums.x = subgroupAdd(sums.x);
+    } else {
+      sums = subgroupAdd(sums);
+    }
 
     // 5. Scale the finished sums and store; what lies behind the last column is zero.
     if (lane == 0u && n < params.columns) {

@@ -43,6 +43,10 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> step: array<u32>;
 @group(0) @binding(6) var<storage, read_write> tokens: array<u32>;
 
+// True when every sequence of every step is greedy: the compiler then drops all that random choice needs, and the kernel is
+// a small one.
+override GREEDY: bool = false;
+
 const SETTINGS = 8u;
 const NONE = 0xffffffffu;      // no token
 const LARGEST = 3.4028234e38;  // the largest finite float
@@ -76,15 +80,13 @@ fn pick_best(thread: u32, row: Row) {
 }
 
 // Writes the token, and makes the step arrays those of the step that computes it.
-fn advance(s: u32, token: u32) {
+fn advance(s: u32, token: u32, position: u32, generated: u32, ring: u32) {
   let stride = params.step_stride;
-  let position = step[stride + s] + 1u;
-  let ring = step[5u * stride + s];
   step[s] = select(token, 0u, token == NONE);
   step[stride + s] = position;
   step[2u * stride + s] = next_slot;
   step[3u * stride + s] = position + 1u;
-  step[4u * stride + s] += 1u;
+  step[4u * stride + s] = generated + 1u;
   step[5u * stride + s] = ring + 1u;
   tokens[(ring % params.ring_size) * params.sequences + s] = token;
   if (token != NONE) {
@@ -98,7 +100,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let temperature = setting(s, 0u);
   let top_k = settings[s * SETTINGS + 1u];
   let top_p = setting(s, 2u);
-  let is_greedy = temperature == 0.0;
+  let is_greedy = GREEDY || temperature == 0.0;
+
+  let stride = params.step_stride;
+  let position = step[stride + s] + 1u; // of the token to be chosen
+  let generated = step[4u * stride + s];
+  let ring = step[5u * stride + s];
 
   // 1. What takes long and needs no logits: threads of different subgroups do it while the others read.
   if (thread == 0u) {
@@ -106,11 +113,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     if (!is_greedy) {
       let at = s * SETTINGS;
       let seed = vec2u(settings[at + 5u], settings[at + 6u]);
-      random = uniform_random(seed, settings[at + 7u], step[4u * params.step_stride + s]);
+      random = uniform_random(seed, settings[at + 7u], generated);
     }
   }
   if (thread == WORKGROUP_SIZE - 1u) {
-    let position = step[params.step_stride + s] + 1u;
     next_slot = 0u;
     if (position < params.max_positions) {
       next_slot = slot_of(s, position);
@@ -126,7 +132,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // 3. The token.
   if (is_number && is_greedy) {
     pick_best(thread, row);
-  } else if (is_number) {
+  } else if (is_number && !GREEDY) {
     let t = clamp(temperature, MIN_TEMPERATURE, MAX_TEMPERATURE);
     row.factor = LOG2_E / t;
     row.lowest = max(row.max - SPAN * t, -LARGEST);
@@ -168,6 +174,6 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   workgroupBarrier(); // the token is chosen, and the next slot known
   if (thread == 0u) {
-    advance(s, atomicLoad(&chosen));
+    advance(s, atomicLoad(&chosen), position, generated, ring);
   }
 }

@@ -93,7 +93,7 @@ async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<
     const recording = gpu.record(() => model.forward(cache, [{ place, tokens: tokens.slice(-1) }]).free());
     return { ...common, recording, reset() {}, free: () => recording.free() };
   }
-  const step = DecodeStep.make(model, cache, 1, length);
+  const step = DecodeStep.make(model, cache, { sequences: 1, maxContext: length, greedy: true });
   cache.reserve(place, 1);
   // The step advances its own arrays: loading them anew takes it back.
   const sequence = { tokens, generated: 0, id: 0, sampling: { temperature: 0, seed: 0 }, place };

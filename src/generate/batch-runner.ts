@@ -69,11 +69,15 @@ export class BatchRunner {
     this.cache = cache;
     this.members = members;
     this.timing = timing;
-    const longest = Math.max(...members.map(({ sequence }) => lastLength(sequence)));
+    const shape = {
+      sequences: members.length,
+      maxContext: Math.max(...members.map(({ sequence }) => lastLength(sequence))),
+      greedy: members.every(({ sequence }) => sequence.sampling.temperature === 0),
+    };
     if (DecodeStep.supports(model, cache)) {
-      this.step = DecodeStep.make(model, cache, members.length, longest);
+      this.step = DecodeStep.make(model, cache, shape);
       this.state = this.step.state;
-    } else this.state = new StepState(model.gpu, model.config, cache, members.length, longest);
+    } else this.state = new StepState(model.gpu, model.config, cache, shape);
   }
 
   /** Rows that were submitted and not taken yet. */

@@ -12,7 +12,7 @@ import { scope, type Tensor } from "../tensor.ts";
 import { attentionScale } from "./config.ts";
 import type { Gpt2 } from "./gpt2.ts";
 import type { BlockWeights } from "./gpt2-weights.ts";
-import { StepState } from "./step-state.ts";
+import { type BatchShape, StepState } from "./step-state.ts";
 
 /** Steps in which the longest context of a recording grows. */
 const CONTEXT_STEP = 1024;
@@ -39,11 +39,14 @@ export class DecodeStep {
     return remembers(cache) && headSize % 4 === 0 && fits;
   }
 
-  /** Record the step of `sequences` sequences of up to `maxContext` tokens each. Throws OutOfMemory. */
-  static make(model: Gpt2, cache: RememberingCache, sequences: number, maxContext: number): DecodeStep {
+  /** Record the step of a batch. Throws OutOfMemory. */
+  static make(model: Gpt2, cache: RememberingCache, shape: BatchShape): DecodeStep {
     // In whole steps, since every length that differs costs pipelines of their own.
-    const limit = Math.min(model.config.contextLength, Math.ceil(maxContext / CONTEXT_STEP) * CONTEXT_STEP);
-    const state = new StepState(model.gpu, model.config, cache, sequences, limit);
+    const limit = Math.min(
+      model.config.contextLength,
+      Math.ceil(shape.maxContext / CONTEXT_STEP) * CONTEXT_STEP,
+    );
+    const state = new StepState(model.gpu, model.config, cache, { ...shape, maxContext: limit });
     try {
       const recording = model.gpu.record(() => recordStep(model, cache, state, limit));
       return new DecodeStep(state, recording);

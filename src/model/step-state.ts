@@ -18,6 +18,16 @@ export interface StepSequence {
   readonly place: Place;
 }
 
+/** What is fixed as long as a batch's steps are replayed. */
+export interface BatchShape {
+  /** S. */
+  readonly sequences: number;
+  /** No sequence gets longer than this. */
+  readonly maxContext: number;
+  /** All of them are greedy: their sampler is a smaller kernel. Default false. */
+  readonly greedy?: boolean;
+}
+
 /** Steps whose tokens the ring on the GPU holds. */
 export const RING_STEPS = 64;
 
@@ -34,16 +44,18 @@ export class StepState {
   /** [RING_STEPS, S] u32: row r holds the tokens of every step whose number is r modulo RING_STEPS. */
   readonly tokens: Tensor;
   private readonly maxContext: number;
+  private readonly greedy: boolean;
   private readonly cache: RememberingCache | undefined;
   private readonly settings: Tensor;
   private readonly seen: Tensor;
   private readonly seenWords: number;
 
-  /** Room for `sequences` sequences of up to `maxContext` tokens. Throws OutOfMemory. */
-  constructor(gpu: Gpu, config: ModelConfig, cache: KvCache, sequences: number, maxContext: number) {
+  /** Room for a batch. Throws OutOfMemory. */
+  constructor(gpu: Gpu, config: ModelConfig, cache: KvCache, { sequences, maxContext, greedy }: BatchShape) {
     this.gpu = gpu;
     this.sequences = sequences;
     this.maxContext = maxContext;
+    this.greedy = greedy ?? false;
     this.cache = remembers(cache) ? cache : undefined;
     this.seenWords = Math.ceil(config.vocabSize / 32);
     const made: Tensor[] = [];
@@ -74,6 +86,10 @@ export class StepState {
     check(
       sequences.length === this.sequences,
       () => `step state: ${sequences.length} sequences for a batch of ${this.sequences}`,
+    );
+    check(
+      !this.greedy || sequences.every(({ sampling }) => sampling.temperature === 0),
+      "step state: the batch is said to be greedy, but a sequence has a temperature above 0",
     );
     const positions = sequences.map(({ tokens }) => tokens.length - 1);
     this.arrays.write({
@@ -116,6 +132,7 @@ export class StepState {
       step: this.arrays.all,
       tokens: this.tokens,
       maxPositions: this.maxContext,
+      greedy: this.greedy,
     });
   }
 

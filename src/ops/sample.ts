@@ -47,6 +47,8 @@ export interface SampleArguments {
   readonly tokens: Tensor;
   /** Positions that have a slot; a token at a later one gets slot 0. */
   readonly maxPositions: number;
+  /** Every row's temperature is 0, now and whenever the launch is run again: a smaller kernel. Default false. */
+  readonly greedy?: boolean;
 }
 
 /**
@@ -58,7 +60,16 @@ export interface SampleArguments {
  * within some 1e-6 of the edge of a token's share of the distribution, or a filter decides between scores whose float64
  * values differ by f32 rounding. The same input gives the same tokens, whatever the number of threads.
  */
-export function sample({ logits, settings, seen, slots, step, tokens, maxPositions }: SampleArguments): void {
+export function sample({
+  logits,
+  settings,
+  seen,
+  slots,
+  step,
+  tokens,
+  maxPositions,
+  greedy = false,
+}: SampleArguments): void {
   const { rows, cols, stride, gpu } = logits;
   const { table, pageSize } = slots;
   const seenWords = Math.ceil(cols / 32);
@@ -103,6 +114,7 @@ export function sample({ logits, settings, seen, slots, step, tokens, maxPositio
     parts: [pageSize === undefined ? "slots-contiguous" : "slots-paged"],
     constants: {
       WORKGROUP_SIZE: threads(gpu),
+      GREEDY: greedy ? 1 : 0,
       ...(pageSize === undefined ? {} : { TABLE_WIDTH: table.cols, PAGE_SIZE: pageSize }),
     },
     work: () => ({ shape: `${rows}×${cols}`, bytes: rows * cols * 4, flops: rows * cols }),
