@@ -31,7 +31,8 @@ export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
   if (gpu.forms === "software") return { COLUMNS: 64, SPLIT: 1, PARTIALS: 1 };
   const shares = Math.ceil(depth / SHARE_ROWS);
   const COLUMNS = nQuads >= MANY_QUADS ? 4 : 2;
-  const SPLIT = Math.max(Math.min(shares, MAX_SPLIT), MIN_THREADS / COLUMNS);
+  const most = Math.min(MAX_SPLIT, Math.floor(gpu.limits.maxComputeInvocationsPerWorkgroup / COLUMNS));
+  const SPLIT = Math.max(Math.min(shares, most), MIN_THREADS / COLUMNS);
   return { COLUMNS, SPLIT, PARTIALS: COLUMNS * shares };
 }
 
