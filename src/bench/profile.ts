@@ -87,7 +87,7 @@ async function measureStep(gpu: Gpu, step: RecordedStep, repeat: number): Promis
         shape: work?.shape ?? `${dispatch.workgroups.join("×")} workgroups`,
         workgroups: [...dispatch.workgroups] as [number, number, number],
         beginSeconds: dispatches[i]!.begin,
-        seconds: Math.max(0, dispatches[i]!.seconds),
+        seconds: dispatches[i]!.seconds,
         work: work ? { bytes: work.bytes, flops: work.flops } : null,
       };
     }),

@@ -42,7 +42,7 @@ export async function timeRecording(gpu: Gpu, work: Timeable, repeats: number): 
     for (let i = 0; i < repeats; i++) work.encode(pass);
     pass.end();
   });
-  return (stamps!.end - stamps!.begin) / repeats;
+  return Math.max(0, stamps!.end - stamps!.begin) / repeats;
 }
 
 /** Seconds by the host's clock for one run: encoded, submitted in one pass, and waited for until the GPU is done. */
@@ -95,7 +95,7 @@ export async function timeEachDispatch(
   return alone.map((_, i) => ({
     begin: medianOf((stamps, first) => stamps.begin - first.begin, i),
     end: medianOf((stamps, first) => stamps.end - first.begin, i),
-    seconds: medianOf((stamps) => stamps.end - stamps.begin, i),
+    seconds: medianOf((stamps) => Math.max(0, stamps.end - stamps.begin), i),
   }));
 }
 
