@@ -25,17 +25,26 @@ const SHAPES: readonly (Shape & { readonly why: string })[] = [
   { heads: 1, headSize: 4, contexts: [1], chunks: 1, N: 3, why: "one quad of one chunk" },
   { heads: 6, headSize: 4, contexts: [128, 129], chunks: 2, N: 24, why: "one share; both sides of a chunk" },
   { heads: 7, headSize: 4, contexts: [1, 2, 130, 4, 5], chunks: 2, N: 257, why: "one quad past a share" },
-  { heads: 6, headSize: 64, contexts: [300, 1], chunks: 3, N: 12, why: "exactly a group" },
-  { heads: 97, headSize: 4, contexts: [200], chunks: 4, N: 9, why: "a quad past a group; room for more" },
+  // SwiftShader takes up to a second to compile for rows as wide as these, so one storage must do.
+  { heads: 6, headSize: 64, contexts: [300, 1], chunks: 3, N: 12, dtypes: ["f32"], why: "exactly a group" },
+  {
+    heads: 97,
+    headSize: 4,
+    contexts: [200],
+    chunks: 4,
+    N: 9,
+    dtypes: ["f16"],
+    why: "a quad past a group; room for more",
+  },
   {
     heads: 2,
     headSize: 4,
     contexts: [1025, 1921],
     chunks: 16,
     N: 2053,
+    dtypes: ["f32"],
     why: "past one and two blocks of chunks",
   },
-  // SwiftShader takes a second to compile for a row as wide as these, so one storage must do.
   { heads: 12, headSize: 64, contexts: [1024, 5], chunks: 8, N: 768, dtypes: ["f16"], why: "GPT-2's" },
   { heads: 25, headSize: 64, contexts: [130], chunks: 2, N: 12, dtypes: ["i8"], why: "GPT-2 XL's width" },
 ];

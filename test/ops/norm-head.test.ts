@@ -21,14 +21,12 @@ const EPSILON = 1e-5;
 const SHAPES: readonly { rows: number; K: number; N: number; dtypes?: readonly TableDtype[]; why: string }[] =
   [
     { rows: 1, K: 1, N: 1, why: "one product, all else is padding; a single value is its own mean" },
-    { rows: 2, K: 3, N: 3, why: "fewer columns than a quad, two of four rows of x" },
-    { rows: 1, K: 24, N: 63, why: "one thread idle on the software adapter" },
-    { rows: 4, K: 64, N: 64, why: "whole workgroups, one quad of k a lane" },
+    { rows: 2, K: 3, N: 3, dtypes: ["f32"], why: "fewer columns than a quad, two of four rows of x" },
+    { rows: 1, K: 24, N: 63, dtypes: ["i8"], why: "one thread idle on the software adapter" },
+    { rows: 4, K: 64, N: 64, dtypes: ["f32"], why: "whole workgroups, one quad of k a lane" },
     { rows: 5, K: 65, N: 65, why: "one past it in every direction" },
-    { rows: 1, K: 128, N: 12, why: "what four lanes ask for ahead" },
-    { rows: 2, K: 132, N: 12, why: "one quad past it" },
-    { rows: 1, K: 384, N: 131, why: "384 channels" },
-    // SwiftShader takes a second to compile for a row as wide as these, so one storage must do.
+    { rows: 1, K: 128, N: 12, dtypes: ["f16"], why: "what four lanes ask for ahead" },
+    { rows: 2, K: 132, N: 12, dtypes: ["i8"], why: "one quad past it" },
     {
       rows: 1,
       K: 768,

@@ -23,11 +23,23 @@ const SHAPES = [
   { rows: 5, K: 3, N: 5, why: "fewer columns of x than a quad" },
   { rows: 2, K: 24, N: 8, why: "exactly one share, exactly one workgroup" },
   { rows: 1, K: 25, N: 2053, why: "one past a share; workgroups of 16 columns, the last not full" },
-  { rows: 5, K: 384, N: 12, why: "exactly a group" },
-  { rows: 2, K: 385, N: 257, why: "one past a group; one past a workgroup of the software adapter" },
-  // SwiftShader takes a second to compile for a row as wide as these, so one storage must do.
+  // SwiftShader takes up to a second to compile for rows as wide as these, so one storage must do.
+  { rows: 5, K: 384, N: 12, dtypes: ["f32"], why: "exactly a group" },
+  {
+    rows: 2,
+    K: 385,
+    N: 257,
+    dtypes: ["i8"],
+    why: "one past a group; one past a workgroup of the software adapter",
+  },
   { rows: 1, K: 768, N: 3072, dtypes: ["f16"], why: "GPT-2's MLP" },
-  { rows: 2, K: 1600, N: 9, dtypes: ["i8"], why: "GPT-2 XL's width" },
+  {
+    rows: 1,
+    K: 1600,
+    N: 2053,
+    dtypes: ["i8"],
+    why: "GPT-2 XL's width: more than 256 threads, were they allowed",
+  },
 ] as const;
 
 interface Case {
