@@ -1,9 +1,10 @@
 import { BadInput } from "../check.ts";
-import type { ReplayableRecording } from "../gpu/recording.ts";
+import type { Dispatch, ReplayableRecording, Work } from "../gpu/recording.ts";
 import type { KvCache } from "../kv/cache.ts";
 import { makeCache } from "../kv/make-cache.ts";
 import { DecodeStep } from "../model/decode-step.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
+import { attentionWork } from "../ops/attention.ts";
 
 // The two steps that are profiled, recorded and not yet run: a decode step at a given context, sampling included, and the
 // step of a prompt, up to its logits.
@@ -22,6 +23,8 @@ export interface RecordedStep {
   readonly contextLength: number;
   readonly newTokens: number;
   readonly recording: ReplayableRecording;
+  /** What a dispatch moves and computes at this context; undefined where its kernel does not tell. */
+  work(dispatch: Dispatch): Work | undefined;
   /** Put the step back to where it began, so that a run more does the same work again. */
   reset(): void;
   free(): void;
@@ -77,6 +80,7 @@ async function prefillStep(model: Gpt2, cache: KvCache, length: number): Promise
     contextLength: length,
     newTokens: length,
     recording,
+    work: told,
     reset() {},
     free: () => recording.free(),
   };
@@ -91,7 +95,7 @@ async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<
   const common = { name: "decode", contextLength: length, newTokens: 1 } as const;
   if (!DecodeStep.supports(model, cache)) {
     const recording = gpu.record(() => model.forward(cache, [{ place, tokens: tokens.slice(-1) }]).free());
-    return { ...common, recording, reset() {}, free: () => recording.free() };
+    return { ...common, recording, work: told, reset() {}, free: () => recording.free() };
   }
   const step = DecodeStep.make(model, cache, { sequences: 1, maxContext: length, greedy: true });
   cache.reserve(place, 1);
@@ -100,9 +104,17 @@ async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<
   return {
     ...common,
     recording: step.recording,
+    // Recorded for longer contexts too, and only the GPU knows how long this one is.
+    work: (d) =>
+      d.label === "decode-attention" ? attentionWork(1, cache.layers[0]!.k, length, length) : told(d),
     reset: () => step.state.load([sequence]),
     free: () => step.free(),
   };
+}
+
+/** What the dispatch's kernel tells. */
+function told(dispatch: Dispatch): Work | undefined {
+  return dispatch.work?.();
 }
 
 /** Ids that differ from their neighbours; what they say does not matter to the time. */

@@ -80,7 +80,7 @@ async function measureStep(gpu: Gpu, step: RecordedStep, repeat: number): Promis
     gpuSeconds: median(onGpu),
     hostSeconds: median(onHost),
     dispatches: recording.dispatches.map((dispatch, i) => {
-      const work = dispatch.work?.();
+      const work = step.work(dispatch);
       return {
         kernel: dispatch.label,
         stage: dispatch.stage,

@@ -225,6 +225,8 @@ describe.runIf(gpu.features.has("timestamp-query"))("profileModel", () => {
       expect(step.gpuSeconds).toBeGreaterThan(0);
       expect(step.hostSeconds).toBeGreaterThan(0);
       expect(step.breakdown).toMatchObject({ untold: 0 });
+      const attention = step.kernels.find((k) => k.kernel.includes("attention"))!;
+      expect(attention.shape).toBe(step.name === "decode" ? "1×9×3×16" : "5×5×3×16");
       expect(stagesOf(step).map((s) => s.name)).toEqual([
         "embed",
         ...Array.from({ length: model.config.layers }, (_, i) => `layer ${i}`),
