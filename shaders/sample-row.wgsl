@@ -7,7 +7,7 @@ override WORKGROUP_SIZE: u32 = 256u; // threads; what WebGPU guarantees at most,
 
 const TEAM = 32u;  // lanes of a team, and teams
 const LANES = 1024u;
-const IN_FLIGHT = 8u; // loads that a thread starts before it needs the first
+const IN_FLIGHT = 4u; // loads that a thread starts before it needs the first
 const QUAD_IDS = vec4u(0u, 1u, 2u, 3u);
 
 // As variables: WGSL has no literal for infinity and refuses a constant expression that is one.

@@ -30,7 +30,7 @@ const MANY_QUADS = 512;
 export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
   if (gpu.forms === "software") return { COLUMNS: 64, SPLIT: 1, PARTIALS: 1 };
   const shares = Math.ceil(depth / SHARE_ROWS);
-  const COLUMNS = nQuads >= MANY_QUADS ? 4 : 2;
+  const COLUMNS = nQuads >= MANY_QUADS ? 8 : 4;
   const most = Math.min(MAX_SPLIT, Math.floor(gpu.limits.maxComputeInvocationsPerWorkgroup / COLUMNS));
   const SPLIT = Math.max(Math.min(shares, most), MIN_THREADS / COLUMNS);
   return { COLUMNS, SPLIT, PARTIALS: COLUMNS * shares };
