@@ -21,6 +21,17 @@
 @group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 var<private> x_row: u32; // where this workgroup's row of x begins
+var<private> share_x: array<vec4f, SHARE_QUADS>;
+
+fn fetch_row(share: u32) {
+  for (var i = 0u; i < SHARE_QUADS; i++) {
+    share_x[i] = x_quad(share * SHARE_QUADS + i);
+  }
+}
+
+fn share_quad(share: u32, i: u32) -> vec4f {
+  return share_x[i];
+}
 
 fn x_quad(quad: u32) -> vec4f {
   if (quad < K_QUADS) {

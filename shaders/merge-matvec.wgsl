@@ -28,6 +28,12 @@ override ROW_QUADS: u32 = 6u; // quads of C, rounded up to whole shares
 
 var<workgroup> row: array<vec4f, ROW_QUADS>;
 
+fn fetch_row(share: u32) {}
+
+fn share_quad(share: u32, i: u32) -> vec4f {
+  return row[share * SHARE_QUADS + i];
+}
+
 fn x_quad(quad: u32) -> vec4f {
   return row[quad];
 }

@@ -18,6 +18,8 @@ enable subgroups;
 const WORKGROUP_SIZE = 128u;
 const AHEAD = 8u; // quads of a row of w that a lane asks for one row ahead: 1,024 channels by 32 lanes
 
+const SHARE_QUADS = 6u; // as in product.wgsl
+
 override DEPTH: u32 = 1u; // K
 override K_QUADS: u32 = (DEPTH + 3u) / 4u; // vec4s in a row of x, norm and w
 
@@ -71,7 +73,8 @@ fn main(
   fetch(n, lane, lanes);
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
-    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * K_QUADS);
+    row_first = min(first_row + r, params.rows - 1u) * K_QUADS;
+    normalise_row(thread, WORKGROUP_SIZE);
   }
 
   for (; n < params.columns; n += step) {

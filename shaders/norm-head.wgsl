@@ -18,6 +18,8 @@ const WORKGROUP_SIZE = 64u;
 
 override LANES: u32 = 16u; // threads that share a row of w: divides 64; 1 on a CPU that plays GPU
 
+const SHARE_QUADS = 6u; // as in product.wgsl
+
 override DEPTH: u32 = 1u; // K
 override K_QUADS: u32 = (DEPTH + 3u) / 4u; // vec4s in a row of x, norm and w
 
@@ -52,7 +54,8 @@ fn main(
   let first_row = workgroup.z * ROWS;
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
-    normalise_row(thread, WORKGROUP_SIZE, min(first_row + r, params.rows - 1u) * K_QUADS);
+    row_first = min(first_row + r, params.rows - 1u) * K_QUADS;
+    normalise_row(thread, WORKGROUP_SIZE);
   }
 
   let lane = thread % LANES;

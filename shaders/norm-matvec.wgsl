@@ -3,7 +3,7 @@
 // with product.wgsl
 // with shares.wgsl
 // with norm.wgsl
-// with norm-row.wgsl
+// with norm-row.wgsl | norm-lanes.wgsl
 //
 // Layer norm and product in one launch:  y[r, n] = epilogue(Σ_k norm(x[r])[k] · w[k, n] + bias[n])
 //
@@ -29,11 +29,12 @@ fn main(
   @builtin(local_invocation_index) index: u32,
 ) {
   let column = workgroup.x * COLUMNS + thread.x;
+  row_first = workgroup.y * K_QUADS;
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
   let finish = finish_of(min(column, N_QUADS - 1u));
-  normalise_row(index, COLUMNS * SPLIT, workgroup.y * K_QUADS);
+  normalise_row(index, COLUMNS * SPLIT);
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < N_QUADS) {
     y[workgroup.y * N_QUADS + column] = activate(biased(sum, finish));

@@ -3,7 +3,7 @@
 // with product.wgsl
 // with shares.wgsl
 // with norm.wgsl
-// with norm-row.wgsl
+// with norm-row.wgsl | norm-lanes.wgsl
 //
 // Layer norm, the product that gives query, key and value, and the write of key and value into the cache, in one launch:
 //
@@ -39,12 +39,13 @@ fn main(
 ) {
   let column = workgroup.x * COLUMNS + thread.x;
   let token = workgroup.y;
+  row_first = workgroup.y * K_QUADS;
   if (SPLIT > 1u) {
     load_share(thread.y, column);
   }
   let finish = finish_of(min(column, N_QUADS - 1u));
   let slot = slot_mapping[token] * K_QUADS;
-  normalise_row(index, COLUMNS * SPLIT, token * K_QUADS);
+  normalise_row(index, COLUMNS * SPLIT);
   let sum = sum_columns(thread.xy, column);
   if (thread.y == 0u && column < N_QUADS) {
     let value = biased(sum, finish);

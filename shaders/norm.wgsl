@@ -2,25 +2,27 @@
 //
 // NORM_LANES threads sum every NORM_LANES-th quad of the row; then every thread adds up the lanes for itself, as a tree, so
 // that nobody waits for the answer. The variance is taken in a second pass, from differences to the mean: the one-pass form
-// E[x²] - E[x]² loses every digit when the mean is large.
+// E[x²] - E[x]² loses every digit when the mean is large. norm-lanes.wgsl does the same in registers, with the same bits.
 //
 // The kernel defines `norm_source(quad) -> vec4f`, a quad of the row, zero past the last column.
 
-const NORM_LANES = 16u;
+const NORM_LANES = 32u;
 
-var<workgroup> norm_lanes: array<vec4f, NORM_LANES>;
+var<workgroup> norm_lanes: array<f32, NORM_LANES>;
 
-fn lane_pair(i: u32) -> vec4f {
-  return norm_lanes[i] + norm_lanes[i + 8u];
-}
-
-fn lane_four(i: u32) -> vec4f {
-  return lane_pair(i) + lane_pair(i + 4u);
-}
-
+// The lanes as a tree: the upper half is added to the lower, until one is left.
 fn lanes_total() -> f32 {
-  let total = (lane_four(0u) + lane_four(2u)) + (lane_four(1u) + lane_four(3u));
-  return (total.x + total.z) + (total.y + total.w);
+  var sums: array<f32, 16>;
+  for (var i = 0u; i < 16u; i++) {
+    sums[i] = norm_lanes[i] + norm_lanes[i + 16u];
+  }
+  for (var i = 0u; i < 8u; i++) {
+    sums[i] += sums[i + 8u];
+  }
+  for (var i = 0u; i < 4u; i++) {
+    sums[i] += sums[i + 4u];
+  }
+  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
 }
 
 // x less the mean, zero in the row's padding.
@@ -29,8 +31,8 @@ fn norm_difference(quad: u32, cols: u32, mean: f32) -> vec4f {
   return select(vec4f(), norm_source(quad) - mean, columns < vec4u(cols));
 }
 
-// Mean and 1/√(variance + ε). Every thread of the workgroup calls. 1 / cols comes from the host: compilers divide by a
-// constant in one way and by a variable in another.
+// Mean and 1/√(variance + ε). Every thread of the workgroup calls, of which there are at least NORM_LANES. 1 / cols comes
+// from the host: compilers divide by a constant in one way and by a variable in another.
 fn norm_statistics(thread: u32, cols: u32, inverse_cols: f32, epsilon: f32) -> vec2f {
   let quads = (cols + 3u) / 4u;
   if (thread < NORM_LANES) {
@@ -38,7 +40,7 @@ fn norm_statistics(thread: u32, cols: u32, inverse_cols: f32, epsilon: f32) -> v
     for (var quad = thread; quad < quads; quad += NORM_LANES) {
       sum += norm_source(quad);
     }
-    norm_lanes[thread] = sum;
+    norm_lanes[thread] = (sum.x + sum.y) + (sum.z + sum.w);
   }
   workgroupBarrier(); // every lane's sum is there
   let mean = lanes_total() * inverse_cols;
@@ -50,7 +52,7 @@ fn norm_statistics(thread: u32, cols: u32, inverse_cols: f32, epsilon: f32) -> v
       let difference = norm_difference(quad, cols, mean);
       squares = fma(difference, difference, squares);
     }
-    norm_lanes[thread] = squares;
+    norm_lanes[thread] = (squares.x + squares.y) + (squares.z + squares.w);
   }
   workgroupBarrier(); // every lane's squares are there
   let variance = lanes_total() * inverse_cols; // the biased one

@@ -5,7 +5,8 @@
 // for the first share before it prepares its row, so that the loads travel meanwhile. A CPU that plays GPU has no loads to
 // hide and pays for barriers: SPLIT = 1 computes a column by one thread, without workgroup memory.
 //
-// The kernel has product.wgsl, binds w and bias, and defines `x_quad(quad) -> vec4f` (quad of its row; zero past the end).
+// The kernel has product.wgsl, binds w and bias, and defines what its row is: `x_quad(quad) -> vec4f`; and share by share,
+// zero past the row's end, `share_quad(share, i) -> vec4f`, which `fetch_row(share)` may ask for in advance.
 
 override COLUMNS: u32 = 4u;    // quads of columns of a workgroup
 override SPLIT: u32 = 32u;     // threads that share a column
@@ -18,6 +19,7 @@ var<private> weights: array<Packed4, SHARE_ROWS>;
 
 // Ask for a share of a column. Past the end of w its last row stands in: x is zero there.
 fn load_share(share: u32, column: u32) {
+  fetch_row(share);
   let end = DEPTH - 1u;
   let at = min(column, N_QUADS - 1u);
   let k = share * SHARE_ROWS;
@@ -41,7 +43,7 @@ fn sum_share(share: u32) -> vec4f {
   var sum = vec4f();
   for (var i = 0u; i < SHARE_QUADS; i++) {
     let k = i * 4u;
-    sum = chain(sum, x_quad(share * SHARE_QUADS + i), weights[k], weights[k + 1u], weights[k + 2u], weights[k + 3u]);
+    sum = chain(sum, share_quad(share, i), weights[k], weights[k + 1u], weights[k + 2u], weights[k + 3u]);
   }
   return sum;
 }
@@ -98,9 +100,10 @@ fn sum_columns(thread: vec2u, column: u32) -> vec4f {
   let end = shares * COLUMNS;
   for (var first = thread.y * group_step; first < end; first += SPLIT * group_step) {
     var group = partial[first + thread.x];
-    let stop = min(first + group_step, end);
-    for (var at = first + COLUMNS; at < stop; at += COLUMNS) {
-      group += partial[at + thread.x];
+    for (var i = 1u; i < GROUP_SHARES; i++) { // of constant length, so that no load waits for another
+      let at = first + i * COLUMNS;
+      let next = partial[min(at, end - COLUMNS) + thread.x];
+      group = select(group, group + next, at < end);
     }
     partial[first + thread.x] = group;
   }

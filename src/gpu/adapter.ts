@@ -32,7 +32,9 @@ export interface AdapterInfo {
   readonly loader: Loader;
   readonly profile: GpuProfile;
   readonly features: readonly string[];
+  /** Threads that run in step, at least; every subgroup has as many unless subgroupMaxSize says otherwise. */
   readonly subgroupSize: number | undefined;
+  readonly subgroupMaxSize?: number;
 }
 
 /** An adapter, and what is known of it. */
@@ -221,7 +223,11 @@ function pickName(names: readonly string[], part: string): string | undefined {
 }
 
 function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): AdapterInfo {
-  const i = adapter.info as GPUAdapterInfo & { isFallbackAdapter?: boolean; subgroupMinSize?: number };
+  const i = adapter.info as GPUAdapterInfo & {
+    isFallbackAdapter?: boolean;
+    subgroupMinSize?: number;
+    subgroupMaxSize?: number;
+  };
   const name = `${i.vendor} ${i.architecture} ${i.device} ${i.description}`;
   const version = isDeno
     ? (globalThis as unknown as { Deno: { version: { deno: string } } }).Deno.version.deno
@@ -244,6 +250,7 @@ function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): Ada
     profile,
     features: [...adapter.features].sort(),
     subgroupSize: i.subgroupMinSize || undefined,
+    subgroupMaxSize: i.subgroupMaxSize || undefined,
   };
 }
 

@@ -32,9 +32,16 @@ export function prepareRun(
   return { commands: encoder.finish(), target };
 }
 
-/** Submit a prepared run, after what was recorded before. The promise gives the copied bytes, and late errors. */
-export function submitRun(gpu: Gpu, { commands, target }: PreparedRun): Promise<ArrayBuffer> {
-  gpu.submit();
+/** Submit a prepared run, after what was recorded before. The promise gives the copied bytes, and late errors; what
+ * is known to have failed already is thrown, and the run dropped. */
+export function submitRun(gpu: Gpu, run: PreparedRun): Promise<ArrayBuffer> {
+  const { commands, target } = run;
+  try {
+    gpu.submit();
+  } catch (error) {
+    dropRun(gpu, run);
+    throw error;
+  }
   gpu.device.queue.submit([commands]);
   target.staging.lastUse = gpu.memory.recordingNumber;
   gpu.memory.afterSubmit();

@@ -2,7 +2,7 @@ import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
 import type { GeluForm } from "./gelu.ts";
 import { checkNorm } from "./layernorm.ts";
-import { checkProduct, columnForm, epilogueCode, productSizes, productWork, rowQuads } from "./product.ts";
+import { checkProduct, columnForm, epilogueCode, normForm, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("norm-matvec");
@@ -24,14 +24,13 @@ export function normMatvec(
   const y = Tensor.empty(x.gpu, [x.rows, w.cols], { label: "norm-matvec" });
   const sizes = productSizes(w);
   const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
+  const norming = normForm(x.gpu, x.cols, epsilon);
   kernel.run(x.gpu, { x, norm, w, bias, y }, {}, [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows], {
-    parts: [storagePart(w)],
+    parts: [storagePart(w), norming.part],
     constants: {
       ...sizes,
       ...form,
-      ROW_QUADS: rowQuads(x.cols),
-      EPSILON: epsilon,
-      INVERSE_DEPTH: 1 / x.cols,
+      ...norming.constants,
       EPILOGUE: epilogueCode(activation),
     },
     work: productWork(x.rows, w),

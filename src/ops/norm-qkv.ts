@@ -3,7 +3,7 @@ import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
 import { checkCache } from "./kv-write.ts";
 import { checkNorm } from "./layernorm.ts";
-import { checkProduct, columnForm, productSizes, productWork, rowQuads } from "./product.ts";
+import { checkProduct, columnForm, normForm, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("norm-qkv");
@@ -41,19 +41,18 @@ export function normQkv(
   const q = Tensor.empty(x.gpu, x.shape, { label: "norm-qkv" });
   const sizes = productSizes(w);
   const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
+  const norming = normForm(x.gpu, x.cols, epsilon);
   kernel.run(
     x.gpu,
     { x, norm, w, bias, slot_mapping: slotMapping, q, k, v },
     {},
     [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows],
     {
-      parts: [storagePart(w), `kv-${k.dtype}`],
+      parts: [storagePart(w), `kv-${k.dtype}`, norming.part],
       constants: {
         ...sizes,
         ...form,
-        ROW_QUADS: rowQuads(x.cols),
-        EPSILON: epsilon,
-        INVERSE_DEPTH: 1 / x.cols,
+        ...norming.constants,
       },
       work: productWork(x.rows, w),
     },

@@ -21,8 +21,8 @@ export function epilogueCode(epilogue: Epilogue): number {
 const SHARE_ROWS = 24;
 /** Threads that share a column at most; more shares than that go round. */
 const MAX_SPLIT = 128;
-/** A row's norm is summed by NORM_LANES threads of its workgroup (norm.wgsl), so there must be as many. */
-const MIN_THREADS = 16;
+/** A row's norm is summed by 32 threads, or by whole subgroups of as many (norm.wgsl, norm-lanes.wgsl). */
+const THREAD_STEP = 32;
 /** A GPU is full with this many quads of columns in workgroups of four; fewer are spread over more workgroups. */
 const MANY_QUADS = 512;
 
@@ -32,8 +32,19 @@ export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
   const shares = Math.ceil(depth / SHARE_ROWS);
   const COLUMNS = nQuads >= MANY_QUADS ? 8 : 4;
   const most = Math.min(MAX_SPLIT, Math.floor(gpu.limits.maxComputeInvocationsPerWorkgroup / COLUMNS));
-  const SPLIT = Math.max(Math.min(shares, most), MIN_THREADS / COLUMNS);
+  const step = THREAD_STEP / COLUMNS;
+  const SPLIT = Math.ceil(Math.min(shares, most) / step) * step;
   return { COLUMNS, SPLIT, PARTIALS: COLUMNS * shares };
+}
+
+/** How a product normalises its row of `depth`: the part that does it, in registers where subgroups are 32 threads. */
+export function normForm(gpu: Gpu, depth: number, epsilon: number) {
+  const { subgroupSize, subgroupMaxSize } = gpu.info;
+  const in32 = subgroupSize === 32 && subgroupMaxSize === 32;
+  const byLanes = in32 && gpu.canUse("subgroups") && gpu.forms === "gpu";
+  const constants: Record<string, number> = { EPSILON: epsilon, INVERSE_DEPTH: 1 / depth };
+  if (!byLanes) constants.ROW_QUADS = rowQuads(depth);
+  return { part: byLanes ? "norm-lanes" : "norm-row", constants };
 }
 
 /** Quads of a row in workgroup memory, whole shares of it: ROW_QUADS. */
