@@ -1,18 +1,28 @@
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
-import { generate } from "../../src/generate/generate.ts";
+import { generate, type Timing } from "../../src/generate/generate.ts";
 import { Sequence } from "../../src/generate/sequence.ts";
 import { DeviceLost, OutOfMemory } from "../../src/gpu/errors.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import { CACHE_MODES, type CacheMode, type KvCache } from "../../src/kv/cache.ts";
+import type { CacheMode, KvCache } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { cacheFor, TINY, tokensOf } from "../model/tiny.ts";
 
 // On Dawn's null backend, which computes nothing: every logit is made zero, and the first token is chosen each time.
 
 const SEQUENCES = 2;
-const NEW_TOKENS = 3;
+
+/** A way to generate, with so many tokens: without a cache a token is a wait; the GPU runs ahead 8 steps a round, 3 rounds. */
+const WAYS = [
+  { mode: "none", timing: "pipelined", newTokens: 3 },
+  { mode: "contiguous", timing: "visible", newTokens: 4 },
+  { mode: "paged", timing: "visible", newTokens: 4 },
+  { mode: "contiguous", timing: "pipelined", newTokens: 35 },
+  { mode: "paged", timing: "pipelined", newTokens: 35 },
+] as const;
+type Way = { readonly mode: CacheMode; readonly timing: Timing; readonly newTokens: number };
 
 interface Run {
+  readonly way: Way;
   readonly gpu: Gpu;
   readonly model: Gpt2;
   readonly cache: KvCache;
@@ -28,24 +38,29 @@ afterEach(async () => {
   }
 });
 
-async function prepare(mode: CacheMode): Promise<Run> {
+async function prepare(way: Way): Promise<Run> {
   const gpu = await Gpu.open({ backend: "null" });
   const model = await Gpt2.load(gpu, TINY);
   const read = gpu.read.bind(gpu);
   const zeros = async (...range: Parameters<typeof read>) =>
     new ArrayBuffer((await read(...range)).byteLength);
   Object.assign(gpu, { read: zeros });
+  const result = gpu.readBack.result.bind(gpu.readBack);
+  const zerosLate = async (target: Parameters<typeof result>[0]) =>
+    new ArrayBuffer((await result(target)).byteLength);
+  Object.assign(gpu.readBack, { result: zerosLate });
   const sequences = Array.from({ length: SEQUENCES }, (_, id) => {
     const sampling = { temperature: 0, seed: 0 };
     return new Sequence({
       id,
       prompt: tokensOf(id, 9),
-      maxNewTokens: NEW_TOKENS,
+      maxNewTokens: way.newTokens,
       contextLength: 64,
       sampling,
     });
   });
-  const run = { gpu, model, cache: cacheFor(gpu, model, mode, SEQUENCES, { pageSize: 8 }), sequences };
+  const cache = cacheFor(gpu, model, way.mode, SEQUENCES, { pageSize: 8 });
+  const run = { way, gpu, model, cache, sequences };
   runs.push(run);
   return run;
 }
@@ -75,9 +90,9 @@ function tapWaits(gpu: Gpu, on: () => void): void {
 }
 
 /** How generation ends: "finished", its error, or "hangs". */
-async function outcome({ model, cache, sequences }: Run): Promise<unknown> {
+async function outcome({ way, model, cache, sequences }: Run): Promise<unknown> {
   const run = async () => {
-    for await (const { tokens } of generate(model, cache, sequences))
+    for await (const { tokens } of generate(model, cache, sequences, way))
       expect(tokens.length).toBeGreaterThan(0);
     return "finished";
   };
@@ -98,27 +113,29 @@ function expectNothingHeld({ cache, gpu }: Run): void {
   expect(held.filter((label) => /^(activations|staging) (?!\(free for reuse\))/.test(label))).toEqual([]);
 }
 
-describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (mode) => {
+describe.each(WAYS)("the device is lost while it generates, cache $mode, $timing", (way) => {
   let waits = 0;
 
   beforeAll(async () => {
-    const run = await prepare(mode);
+    const run = await prepare(way);
     tapWaits(run.gpu, () => waits++);
     expect(await outcome(run)).toBe("finished");
+    expect(run.sequences.map((s) => s.finishReason)).toEqual(["length", "length"]);
     expectNothingHeld(run);
   });
 
   test("at any await: it ends with DeviceLost, gives its places back, and close empties the ledger", async () => {
-    // A wait for buffers, and in each step one for the result, with the two inside it.
-    expect(waits).toBeGreaterThanOrEqual(2 + NEW_TOKENS * 6);
+    // A wait for buffers; for the prompt's token one for the result with the two inside it, and these two for each later round.
+    const rounds = way.timing === "visible" ? way.newTokens - 1 : Math.ceil((way.newTokens - 1) / 8);
+    expect(waits).toBe(way.mode === "none" ? 2 + way.newTokens * 6 : 2 + 6 + rounds * 4);
     for (let lostAt = 1; lostAt <= waits; lostAt++) {
-      const run = await prepare(mode);
+      const run = await prepare(way);
       let wait = 0;
       tapWaits(run.gpu, () => {
         if (++wait === lostAt) run.gpu.device.destroy();
       });
       const end = await outcome(run);
-      // When the last logits are on the host already, nothing needs the device any more.
+      // When the last tokens are on the host already, nothing needs the device any more.
       if (lostAt === waits && end === "finished") expect(wait).toBe(waits);
       else expect(end, `lost at wait ${lostAt} of ${waits}`).toBeInstanceOf(DeviceLost);
       expectNothingHeld(run);
@@ -127,7 +144,7 @@ describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (m
 
   test("between two turns of the event loop of the first step", async () => {
     for (let turns = 0; turns < 30; turns++) {
-      const run = await prepare(mode);
+      const run = await prepare(way);
       const ending = outcome(run);
       for (let i = 0; i < turns; i++) await Promise.resolve();
       run.gpu.device.destroy();
@@ -136,12 +153,20 @@ describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (m
     }
   });
 
-  test("between two steps", async () => {
-    const run = await prepare(mode);
-    const steps = generate(run.model, run.cache, run.sequences);
+  test("between two steps: tokens that have come are given, then it ends", async () => {
+    const run = await prepare(way);
+    const steps = generate(run.model, run.cache, run.sequences, way);
     await steps.next();
     run.gpu.device.destroy();
-    await expect(steps.next()).rejects.toBeInstanceOf(DeviceLost);
+    const rest = async () => {
+      let count = 0;
+      while (!(await steps.next()).done) count++;
+      return count;
+    };
+    await expect(rest()).rejects.toBeInstanceOf(DeviceLost);
+    // What was on the host, or on its way there: not more than the rounds that were submitted.
+    const given = run.sequences[0]!.generatedLength;
+    expect(given).toBeLessThanOrEqual(way.timing === "pipelined" && way.mode !== "none" ? 1 + 2 * 8 : 1);
     expect(await steps.next()).toEqual({ done: true, value: undefined });
     expectNothingHeld(run);
     // What the model and the cache hold may still be given back in good order.
@@ -150,7 +175,7 @@ describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (m
   });
 
   test("before it begins", async () => {
-    const run = await prepare(mode);
+    const run = await prepare(way);
     run.gpu.device.destroy();
     await run.gpu.device.lost;
     expect(await outcome(run)).toBeInstanceOf(DeviceLost);
@@ -158,7 +183,7 @@ describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (m
   });
 
   test("the Gpu is closed under it: it says so, and nothing else gets in the way of that", async () => {
-    const run = await prepare(mode);
+    const run = await prepare(way);
     const ending = outcome(run);
     await run.gpu.close();
     expect(await ending).toMatchObject({ message: "this Gpu is closed" });
@@ -167,10 +192,52 @@ describe.each(CACHE_MODES)("the device is lost while it generates, cache %s", (m
 });
 
 test("a cache that the device has no room for is known before the first token", async () => {
-  const run = await prepare("paged");
+  const run = await prepare(WAYS[4]);
   for (let i = 0; i < 4; i++) run.gpu.memory.alloc(128 * 2 ** 20, "weights", `block ${i}`);
   const end = await outcome(run);
   expect(end).toBeInstanceOf(OutOfMemory);
   expect((end as Error).message).toMatch(/^OOM: buffer block 3 \(weights\)/);
+  expectNothingHeld(run);
+});
+
+describe.each(WAYS)("who listens gives up, cache $mode, $timing", (way) => {
+  test.each([1, 2, 4])("after step %i, by leaving the loop: places and memory are back", async (last) => {
+    const run = await prepare({ ...way, newTokens: 30 });
+    for await (const { step } of generate(run.model, run.cache, run.sequences, way))
+      if (step + 1 === last) break;
+    expectNothingHeld(run);
+    expect(run.sequences.map((s) => s.generatedLength)).toEqual([last, last]);
+    await run.gpu.finish();
+  });
+
+  test("by an error of its own, which it gets back", async () => {
+    const run = await prepare({ ...way, newTokens: 30 });
+    const listen = async () => {
+      for await (const { step } of generate(run.model, run.cache, run.sequences, way))
+        if (step === 1) throw new Error("the pipe is closed");
+    };
+    await expect(listen()).rejects.toThrow("the pipe is closed");
+    expectNothingHeld(run);
+    await run.gpu.finish();
+  });
+
+  test("before the first step: nothing was taken", async () => {
+    const run = await prepare(way);
+    const before = run.gpu.memory.current;
+    await generate(run.model, run.cache, run.sequences, way).return(undefined);
+    expect(run.gpu.memory.current).toBe(before);
+    expectNothingHeld(run);
+  });
+});
+
+test("an error that comes late, while rounds are in flight, ends it and gives everything back", async () => {
+  const run = await prepare(WAYS[4]);
+  const steps = generate(run.model, run.cache, run.sequences, WAYS[4]);
+  await steps.next();
+  for (let i = 0; i < 4; i++) run.gpu.memory.alloc(128 * 2 ** 20, "weights", `block ${i}`);
+  const rest = async () => {
+    while (!(await steps.next()).done);
+  };
+  await expect(rest()).rejects.toBeInstanceOf(OutOfMemory);
   expectNothingHeld(run);
 });
