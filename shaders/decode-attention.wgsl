@@ -1,6 +1,8 @@
 // with storage-f32.wgsl | storage-f16.wgsl
 // with slots-contiguous.wgsl | slots-paged.wgsl
 // with attend-chunk.wgsl
+// with attend-max.wgsl | attend-max-subgroup.wgsl
+// with attend-narrow.wgsl | attend-wide.wgsl
 //
 // Attention of one new token a sequence, the context split over workgroups: Flash-Decoding (Dao et al., 2023).
 //
@@ -27,20 +29,19 @@ override SCALE: f32 = 1.0;        // usually 1/√head_size
 @group(0) @binding(4) var<storage, read> context_lens: array<u32>;
 @group(0) @binding(5) var<storage, read_write> partials: array<vec4f>;
 
-// Every thread of a warp reads the same quad, which is one load; by way of workgroup memory it would be a load and a barrier.
-fn query_quad(at: u32) -> vec4f {
-  return q[at] * SCALE;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
   let head = workgroup.x;
   let chunk = workgroup.y;
   let sequence = workgroup.z;
 
-  // 1. Where the chunk lies, as far as the table goes: so the look-up does not wait for the length of the context.
+  // 1. Where the chunk lies, as far as the table goes, and the query: neither waits for the length of the context.
   let first = chunk * CHUNK;
-  locate_chunk(sequence, head, first, min(CHUNK, MAX_CONTEXT - first), thread);
+  locate_chunk(sequence, head, first, MAX_CONTEXT, thread);
+  let row = sequence * HEADS + head;
+  for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
+    query[quad] = q[row * HEAD_QUADS + quad] * SCALE;
+  }
   let context = context_lens[sequence];
   if (first >= context) {
     return;
@@ -48,8 +49,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   // 2. The chunk.
   let count = min(CHUNK, context - first);
-  let row = sequence * HEADS + head;
-  let largest = attend_chunk(row * HEAD_QUADS, count, thread);
+  let largest = attend_chunk(head, count, thread);
 
   // 3. Its values, and behind them what they are relative to.
   let out = (row * CHUNKS + chunk) * (HEAD_QUADS + 1u);

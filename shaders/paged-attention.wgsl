@@ -1,5 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl
 // with attend-chunk.wgsl
+// with attend-max.wgsl | attend-max-subgroup.wgsl
+// with attend-narrow.wgsl | attend-wide.wgsl
 //
 // Causal attention over pages of keys and values: PagedAttention (Kwon et al., 2023).
 //
@@ -42,12 +44,6 @@ struct Params {
 @group(0) @binding(7) var<storage, read> sequence_of: array<u32>;
 @group(0) @binding(8) var<storage, read_write> y: array<f32>;
 
-var<workgroup> query: array<vec4f, HEAD_QUADS>;
-
-fn query_quad(at: u32) -> vec4f {
-  return query[at];
-}
-
 // Where position `position` of a sequence lies in the cache.
 fn slot_of(sequence: u32, position: u32) -> u32 {
   let page = page_table[sequence * params.table_width + position / params.page_size];
@@ -81,8 +77,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   var values: array<vec4f, MAX_COLUMNS>;
   for (var first = 0u; first < visible; first += CHUNK) {
     let count = min(CHUNK, visible - first);
-    locate_chunk(sequence, head, first, count, thread);
-    let chunk_largest = attend_chunk(0u, count, thread); // its first barrier is the query's too
+    locate_chunk(sequence, head, first, visible, thread);
+    let chunk_largest = attend_chunk(head, count, thread); // its first barrier is the query's too
     let grown = max(largest, chunk_largest);
     let shrink = exp(largest - grown);
     let weight = exp(chunk_largest - grown);

@@ -1,4 +1,5 @@
 import { check } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import type { Work } from "../gpu/recording.ts";
 import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
@@ -10,8 +11,14 @@ const kernel = new Kernel("attention");
 /** The largest head that the attention kernels can hold: MAX_HEAD_QUADS · 4 channels. */
 export const MAX_HEAD_SIZE = 128;
 
-/** Threads of a workgroup of the attention kernels, which the results do not depend on. */
-export const ATTENTION_THREADS = { gpu: 128, software: 4 };
+/**
+ * The parts of the attention kernels that suit a Gpu: few threads a workgroup, or one a position of a chunk; and how these
+ * agree on the largest score. Results do not depend on it.
+ */
+export function attentionForm(gpu: Gpu): string[] {
+  if (gpu.forms === "software") return ["attend-narrow"];
+  return ["attend-wide", gpu.canUse("subgroups") ? "attend-max-subgroup" : "attend-max"];
+}
 
 /** Which rows of a batch belong to which sequence, and how long each sequence is; the same for every layer of a step. */
 export interface AttentionBatch {
@@ -60,8 +67,8 @@ export function attentionArguments(
     },
     workgroups: [heads, qkv.rows],
     options: {
-      parts: [storagePart(k)],
-      constants: { HEADS: heads, HEAD_QUADS: k.stride / 4, WORKGROUP_SIZE: ATTENTION_THREADS[qkv.gpu.forms] },
+      parts: [storagePart(k), ...attentionForm(qkv.gpu)],
+      constants: { HEADS: heads, HEAD_QUADS: k.stride / 4 },
       work: work && (() => attentionWork(qkv.rows, k, work.keys, work.pairs)),
     },
   };

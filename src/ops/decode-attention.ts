@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
-import { ATTENTION_THREADS, attentionWork, MAX_HEAD_SIZE } from "./attention.ts";
+import { attentionForm, attentionWork, MAX_HEAD_SIZE } from "./attention.ts";
 import { checkCache } from "./kv-write.ts";
 import { storagePart } from "./storage.ts";
 
@@ -69,14 +69,13 @@ export function decodeAttention(
     {},
     [heads, chunks, q.rows],
     {
-      parts: [storagePart(k), slots.part],
+      parts: [storagePart(k), slots.part, ...attentionForm(q.gpu)],
       constants: {
         HEADS: heads,
         HEAD_QUADS: headSize / 4,
         CHUNKS: chunks,
         MAX_CONTEXT: maxContext,
         SCALE: scale,
-        WORKGROUP_SIZE: ATTENTION_THREADS[q.gpu.forms],
         ...(slots.part === "slots-paged" ? { TABLE_WIDTH: slots.table.cols, PAGE_SIZE: slots.pageSize } : {}),
       },
       // Of contexts as long as they can be: only the GPU knows how long they are.

@@ -85,6 +85,9 @@ export function expectedAttention({ qkv, contexts, heads, headSize }: Batch): Fl
   return reference.attention(qkv, contexts, heads, headSize, 1 / Math.sqrt(headSize));
 }
 
+/** The parts of a kernel's options with the form for few threads in place of the Gpu's own. */
+const narrowParts = (parts: readonly string[]) => [parts[0]!, "attend-narrow"];
+
 /** Keys and values in `slots` slots, NaN in every slot where no position lies. */
 function fillSlots(batch: Batch, slots: number, slotOf: (sequence: number, position: number) => number) {
   const C = batch.heads * batch.headSize;
@@ -159,7 +162,10 @@ export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): P
     );
     const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
     const all = { ...buffers, strip_starts: stripStarts };
-    new Kernel("attention").run(gpu, all, params, workgroups, { ...options, constants });
+    new Kernel("attention").run(gpu, all, params, workgroups, {
+      parts: narrowParts(options.parts),
+      constants,
+    });
     return y;
   });
 }
@@ -220,7 +226,10 @@ export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
     const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
     const all = { ...buffers, page_table: pageTable };
     const paged = { ...params, page_size: pageSize, table_width: width };
-    new Kernel("paged-attention").run(gpu, all, paged, workgroups, { ...options, constants });
+    new Kernel("paged-attention").run(gpu, all, paged, workgroups, {
+      parts: narrowParts(options.parts),
+      constants,
+    });
     return y;
   });
 }
