@@ -1,7 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with activation.wgsl
 // with product.wgsl
-// with shares.wgsl
+// with shares.wgsl | alone.wgsl
 //
 // The matrix product of matmul.wgsl for few rows:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
 //
@@ -23,9 +23,14 @@
 var<private> x_row: u32; // where this workgroup's row of x begins
 var<private> share_x: array<vec4f, SHARE_QUADS>;
 
+fn x_quad(quad: u32) -> vec4f {
+  return x[x_row + quad];
+}
+
 fn fetch_row(share: u32) {
   for (var i = 0u; i < SHARE_QUADS; i++) {
-    share_x[i] = x_quad(share * SHARE_QUADS + i);
+    let quad = share * SHARE_QUADS + i;
+    share_x[i] = select(vec4f(), x[x_row + min(quad, K_QUADS - 1u)], quad < K_QUADS);
   }
 }
 
@@ -33,21 +38,12 @@ fn share_quad(share: u32, i: u32) -> vec4f {
   return share_x[i];
 }
 
-fn x_quad(quad: u32) -> vec4f {
-  if (quad < K_QUADS) {
-    return x[x_row + quad];
-  }
-  return vec4f();
-}
-
 @compute @workgroup_size(COLUMNS, SPLIT)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_id) thread: vec3u) {
   let row = workgroup.y;
   let column = workgroup.x * COLUMNS + thread.x;
   x_row = row * K_QUADS;
-  if (SPLIT > 1u) {
-    load_share(thread.y, column);
-  }
+  load_share(thread.y, column);
   let last = min(column, N_QUADS - 1u);
   let finish = finish_of(last);
   let at = row * N_QUADS + column;

@@ -1,6 +1,6 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with product.wgsl
-// with shares.wgsl
+// with shares.wgsl | alone.wgsl
 // with merge-chunks.wgsl
 //
 // What decode-attention.wgsl found in the chunks of the context, merged, and the projection behind attention, in one launch:
@@ -46,9 +46,7 @@ fn main(
 ) {
   let column = workgroup.x * COLUMNS + thread.x;
   let sequence = workgroup.y;
-  if (SPLIT > 1u) {
-    load_share(thread.y, column);
-  }
+  load_share(thread.y, column);
   let last = min(column, N_QUADS - 1u);
   let finish = finish_of(last);
   let addend = residual[sequence * N_QUADS + last];

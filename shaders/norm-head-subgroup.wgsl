@@ -2,20 +2,24 @@ enable subgroups;
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with norm.wgsl
 // with norm-row.wgsl
+// with score-key.wgsl
+// with head-best.wgsl
 //
 // Last layer norm and head in one launch, the form for GPUs with subgroups:  y[r, first + n] = Σ_k norm(x[r])[k] · w[n, k]
 //
 // Read norm-head.wgsl first: this kernel differs in who shares a row of w, a subgroup, as in matmul-transposed-subgroup.wgsl,
 // whose bits it gives. A subgroup asks for its next row of w before it uses the one in hand. No subgroup size is assumed.
 //
-//   dispatch  [any number, 1, ceil(rows / ROWS)]; every subgroup takes a row of w at a time
+//   dispatch  [any number, 1, ceil(rows / ROWS)]; stripes of 4 rows of w go round the workgroups, and their rows round the subgroups
 //   x         [rows, K]  f32
 //   norm      [2, K]     f32, weight and bias of the layer norm
 //   w         [count, K]
 //   scales    [N]        f32, read when SCALED: of the rows of the whole matrix
+//   bests     [rows, 2, best_count]  u32, entries best_first … best_first + grid.x: see head-best.wgsl
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 128u;
+const STRIPE = 4u; // neighbouring rows of w, the same workgroup's
 const AHEAD = 8u; // quads of a row of w that a lane asks for one row ahead: 1,024 channels by 32 lanes
 
 const SHARE_QUADS = 6u; // as in product.wgsl
@@ -29,6 +33,8 @@ struct Params {
   count: u32,   // rows of w
   columns: u32, // columns of y to write: count, and the padding behind the last block
   stride: u32,  // elements from one row of y to the next
+  best_first: u32, // entry of `bests` of the first workgroup
+  best_count: u32, // entries of a row of `bests`, of all launches
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -36,7 +42,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(3) var<storage, read> w: array<Packed4>;
 @group(0) @binding(4) var<storage, read> scales: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> bests: array<u32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
 var<private> fetched: array<Packed4, AHEAD>;
 
@@ -49,6 +56,11 @@ fn fetch(n: u32, lane: u32, lanes: u32) {
       fetched[i] = w[first + quad];
     }
   }
+}
+
+// A workgroup has every grid-th stripe of rows, whose length does not depend on the subgroup size: its turn-th row.
+fn row_of(turn: u32, workgroup: u32, grid: u32) -> u32 {
+  return (turn / STRIPE * grid + workgroup) * STRIPE + turn % STRIPE;
 }
 
 fn add_up(sum: vec4f) -> f32 {
@@ -68,8 +80,9 @@ fn main(
   // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away. The first row of w
   //    travels meanwhile.
   let first_row = workgroup.z * ROWS;
-  let step = grid.x * subgroups;
-  var n = workgroup.x * subgroups + subgroup;
+  clear_bests(thread);
+  var turn = subgroup;
+  var n = row_of(turn, workgroup.x, grid.x);
   fetch(n, lane, lanes);
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
@@ -77,10 +90,12 @@ fn main(
     normalise_row(thread, WORKGROUP_SIZE);
   }
 
-  for (; n < params.columns; n += step) {
+  while (n < params.columns) {
     // 2. The next row sets out before this one is used.
     let weights = fetched;
-    fetch(n + step, lane, lanes);
+    turn += subgroups;
+    let next = row_of(turn, workgroup.x, grid.x);
+    fetch(next, lane, lanes);
 
     // 3. This lane's share of k: its quads in order, each added to four sums, and at the end the four sums in pairs.
     var s0 = vec4f();
@@ -127,6 +142,11 @@ fn main(
       for (var r = 0u; r < ROWS && first_row + r < params.rows; r++) {
         y[(first_row + r) * params.stride + params.first + n] = sums[r];
       }
+      if (n < params.count) {
+        include_logits(params.first + n, sums);
+      }
     }
+    n = next;
   }
+  write_bests(thread, workgroup.x, first_row);
 }

@@ -1,6 +1,8 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with norm.wgsl
 // with norm-row.wgsl
+// with score-key.wgsl
+// with head-best.wgsl
 //
 // Last layer norm and head in one launch:  y[r, first + n] = Σ_k norm(x[r])[k] · w[n, k]
 //
@@ -12,6 +14,7 @@
 //   norm      [2, K]     f32, weight and bias of the layer norm
 //   w         [count, K]
 //   scales    [N]        f32, read when SCALED: of the rows of the whole matrix
+//   bests     [rows, 2, best_count]  u32, entries best_first … best_first + grid.x: see head-best.wgsl
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on
 
 const WORKGROUP_SIZE = 64u;
@@ -29,6 +32,8 @@ struct Params {
   count: u32,   // rows of w
   columns: u32, // columns of y to write: count, and the padding behind the last block
   stride: u32,  // elements from one row of y to the next
+  best_first: u32, // entry of `bests` of the first workgroup
+  best_count: u32, // entries of a row of `bests`, of all launches
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -36,7 +41,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> norm: array<vec4f>;
 @group(0) @binding(3) var<storage, read> w: array<Packed4>;
 @group(0) @binding(4) var<storage, read> scales: array<f32>;
-@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+@group(0) @binding(5) var<storage, read_write> bests: array<u32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
 var<workgroup> partial: array<vec4f, WORKGROUP_SIZE>;
 
@@ -52,6 +58,7 @@ fn main(
 ) {
   // 1. The rows of x, normalised. Past the last one it is taken again, and its results are thrown away.
   let first_row = workgroup.z * ROWS;
+  clear_bests(thread);
   for (var r = 0u; r < ROWS; r++) {
     row_start = r * ROW_QUADS;
     row_first = min(first_row + r, params.rows - 1u) * K_QUADS;
@@ -101,6 +108,10 @@ fn main(
       for (var r = 0u; r < ROWS && first_row + r < params.rows; r++) {
         y[(first_row + r) * params.stride + params.first + n] = sums[r];
       }
+      if (n < params.count) {
+        include_logits(params.first + n, sums);
+      }
     }
   }
+  write_bests(thread, workgroup.x, first_row);
 }

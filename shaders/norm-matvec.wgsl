@@ -1,7 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with activation.wgsl
 // with product.wgsl
-// with shares.wgsl
+// with shares.wgsl | alone.wgsl
 // with norm.wgsl
 // with norm-row.wgsl | norm-lanes.wgsl
 //
@@ -30,9 +30,7 @@ fn main(
 ) {
   let column = workgroup.x * COLUMNS + thread.x;
   row_first = workgroup.y * K_QUADS;
-  if (SPLIT > 1u) {
-    load_share(thread.y, column);
-  }
+  load_share(thread.y, column);
   let finish = finish_of(min(column, N_QUADS - 1u));
   normalise_row(index, COLUMNS * SPLIT);
   let sum = sum_columns(thread.xy, column);

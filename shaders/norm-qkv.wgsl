@@ -1,7 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with kv-f32.wgsl | kv-f16.wgsl
 // with product.wgsl
-// with shares.wgsl
+// with shares.wgsl | alone.wgsl
 // with norm.wgsl
 // with norm-row.wgsl | norm-lanes.wgsl
 //
@@ -40,9 +40,7 @@ fn main(
   let column = workgroup.x * COLUMNS + thread.x;
   let token = workgroup.y;
   row_first = workgroup.y * K_QUADS;
-  if (SPLIT > 1u) {
-    load_share(thread.y, column);
-  }
+  load_share(thread.y, column);
   let finish = finish_of(min(column, N_QUADS - 1u));
   let slot = slot_mapping[token] * K_QUADS;
   normalise_row(index, COLUMNS * SPLIT);

@@ -11,18 +11,20 @@ const NORM_LANES = 32u;
 var<workgroup> norm_lanes: array<f32, NORM_LANES>;
 
 // The lanes as a tree: the upper half is added to the lower, until one is left.
+fn lane_pair(i: u32) -> f32 {
+  return norm_lanes[i] + norm_lanes[i + 16u];
+}
+
+fn lane_four(i: u32) -> f32 {
+  return lane_pair(i) + lane_pair(i + 8u);
+}
+
+fn lane_eight(i: u32) -> f32 {
+  return lane_four(i) + lane_four(i + 4u);
+}
+
 fn lanes_total() -> f32 {
-  var sums: array<f32, 16>;
-  for (var i = 0u; i < 16u; i++) {
-    sums[i] = norm_lanes[i] + norm_lanes[i + 16u];
-  }
-  for (var i = 0u; i < 8u; i++) {
-    sums[i] += sums[i + 8u];
-  }
-  for (var i = 0u; i < 4u; i++) {
-    sums[i] += sums[i + 4u];
-  }
-  return (sums[0] + sums[2]) + (sums[1] + sums[3]);
+  return (lane_eight(0u) + lane_eight(2u)) + (lane_eight(1u) + lane_eight(3u));
 }
 
 // x less the mean, zero in the row's padding.

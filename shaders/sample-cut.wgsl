@@ -26,16 +26,6 @@ struct Search {
   step: u32,       // the bits before them
 }
 
-// Floats as integers of the same order.
-fn ordered(x: f32) -> u32 {
-  let bits = bitcast<u32>(x);
-  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
-}
-
-fn from_ordered(key: u32) -> f32 {
-  return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));
-}
-
 fn append(x: f32, id: u32) {
   // A full list is left alone: thousands of additions to one word would wait for each other.
   if (atomicLoad(&candidate_count) <= CAPACITY) {
@@ -43,6 +33,14 @@ fn append(x: f32, id: u32) {
     if (place < CAPACITY) {
       candidate_scores[place] = bitcast<u32>(x);
       candidate_ids[place] = id;
+    }
+  }
+}
+
+fn append_quad(q: u32, x: vec4f, bound: f32) {
+  for (var i = 0u; i < 4u; i++) {
+    if (x[i] >= bound) {
+      append(x[i], 4u * q + i);
     }
   }
 }

@@ -56,19 +56,24 @@ fn list_from(thread: u32, row: Row, bound: f32) {
     let lane = atomicLoad(&bins[w / lane_quads]);
     let q = lane_first(lane) + (w % lane_quads) * TEAM;
     if (q < lane_end(lane)) {
-      let x = scores_at(row, q);
-      for (var i = 0u; i < 4u; i++) {
-        if (x[i] >= bound) {
-          append(x[i], 4u * q + i);
-        }
-      }
+      append_quad(q, scores_at(row, q), bound);
     }
   }
 }
 
-// Draws a token into `chosen` and returns true; false, the same for all threads, if too many scores are about equal.
-fn draw_of_few(thread: u32, row: Row, k: u32, top_p: f32, lowest: f32, u: f32) -> bool {
-  list_from(thread, row, bound_of(thread, row, k));
+// Draws a token into `chosen` and returns true; false, the same for all threads, if too many scores are about equal. With
+// `by_bests` the row itself is not looked at but where its best tokens are.
+fn draw_of_few(thread: u32, row: Row, s: u32, by_bests: bool, k: u32, top_p: f32, lowest: f32, u: f32) -> bool {
+  if (by_bests) {
+    lanes_from_bests(thread, s);
+    workgroupBarrier(); // every lane's maximum is there
+  }
+  let bound = bound_of(thread, row, k);
+  if (by_bests) {
+    list_from_bests(thread, row, s, bound);
+  } else {
+    list_from(thread, row, bound);
+  }
   let count = appended(thread);
   if (count > CAPACITY) {
     return false;

@@ -10,6 +10,7 @@
 //   settings    [S, 8]           temperature, top-k (u32), top-p, min-p, repetition penalty, seed low, seed high (u32),
 //                                sequence id (u32); f32 bits where nothing else is said
 //   slot_table                   see slots-….wgsl
+//   bests       [S, 2, BESTS]    u32: see sample-best.wgsl; any other buffer where BESTS is 0
 //   seen        [S, seen_words]  bit set: ids of the prompt and of the tokens so far; the token is added
 //   step        [6, step_stride] u32: token_ids, positions, slot_mapping, context_lens, generated, ring
 //   tokens      [ring_size, S]   u32: the token goes to row ring mod ring_size
@@ -18,7 +19,9 @@
 
 // with slots-contiguous.wgsl | slots-paged.wgsl
 // with philox.wgsl
+// with score-key.wgsl
 // with sample-row.wgsl
+// with sample-best.wgsl
 // with sample-draw.wgsl
 // with sample-cut.wgsl
 // with sample-bisect.wgsl
@@ -39,9 +42,10 @@ struct Params {
 @group(0) @binding(1) var<storage, read> logits: array<vec4f>;
 @group(0) @binding(2) var<storage, read> settings: array<u32>;
 @group(0) @binding(3) var<storage, read> slot_table: array<u32>;
-@group(0) @binding(4) var<storage, read_write> seen: array<u32>;
-@group(0) @binding(5) var<storage, read_write> step: array<u32>;
-@group(0) @binding(6) var<storage, read_write> tokens: array<u32>;
+@group(0) @binding(4) var<storage, read> bests: array<u32>;
+@group(0) @binding(5) var<storage, read_write> seen: array<u32>;
+@group(0) @binding(6) var<storage, read_write> step: array<u32>;
+@group(0) @binding(7) var<storage, read_write> tokens: array<u32>;
 
 // True when every sequence of every step is greedy: the compiler then drops all that random choice needs, and the kernel is
 // a small one.
@@ -123,9 +127,32 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     }
   }
 
-  // 2. The highest score. Its bits tell a row that nothing can be chosen from.
+  // 2. The highest score. Its bits tell a row that nothing can be chosen from. Where the head has found it, a greedy row is
+  // done. The search comes before the question whether it helps, because the penalty is still on its way.
   var row = Row(s * params.row_quads, s * params.seen_words, setting(s, 4u), 0.0, 0.0, -LARGEST);
-  let max_bits = row_max_bits(thread, row);
+  if (BESTS > 0u) {
+    find_best(thread, s);
+  }
+  let is_known = BESTS > 0u && row.penalty == 1.0;
+  if (is_known && is_greedy) {
+    if (thread == 0u) {
+      let best = found_best();
+      advance(s, select(NONE, best.y, is_score(best.x)), position, generated, ring);
+    }
+    return;
+  }
+  let is_few = top_k > 0u && top_k <= FEW;
+  let by_bests = is_known && BEST_QUADS > 0u; // a small top-k needs each lane's maximum, or the shares'
+  var max_bits = 0u;
+  if (is_known && (by_bests || !is_few)) {
+    if (thread == 0u) {
+      let key = found_best().x;
+      agreed = select(infinity_bits, bitcast<u32>(from_ordered(key)), is_score(key));
+    }
+    max_bits = workgroupUniformLoad(&agreed); // a barrier: thread 0 has written it
+  } else {
+    max_bits = row_max_bits(thread, row);
+  }
   row.max = bitcast<f32>(max_bits);
   let is_number = (max_bits & 0x7fffffffu) < 0x7f800000u;
 
@@ -138,8 +165,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     row.lowest = max(row.max - SPAN * t, -LARGEST);
     let lowest = lowest_of_min_p(row, setting(s, 3u));
     var is_drawn = false;
-    if (top_k > 0u && top_k <= FEW) {
-      is_drawn = draw_of_few(thread, row, top_k, top_p, lowest, random);
+    if (is_few) {
+      is_drawn = draw_of_few(thread, row, s, by_bests, top_k, top_p, lowest, random);
     }
     if (!is_drawn) {
       // Top-k, then top-p, then the draw: one loop, so that a compiler that inlines everything meets each once.

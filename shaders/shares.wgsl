@@ -2,11 +2,11 @@
 //
 // A workgroup is COLUMNS × SPLIT threads and owns COLUMNS quads of columns. With one row there is nothing to reuse, so the
 // time is that of reading w: each thread loads a whole share (24 rows of w) before it computes anything, and a kernel asks
-// for the first share before it prepares its row, so that the loads travel meanwhile. A CPU that plays GPU has no loads to
-// hide and pays for barriers: SPLIT = 1 computes a column by one thread, without workgroup memory.
+// for the first share before it prepares its row, so that the loads travel meanwhile.
+// alone.wgsl is the form for a CPU that plays GPU.
 //
-// The kernel has product.wgsl, binds w and bias, and defines what its row is: `x_quad(quad) -> vec4f`; and share by share,
-// zero past the row's end, `share_quad(share, i) -> vec4f`, which `fetch_row(share)` may ask for in advance.
+// The kernel has product.wgsl, binds w and bias, and defines its row share by share, zero past its end:
+// `share_quad(share, i) -> vec4f`, which `fetch_row(share)` may ask for in advance.
 
 override COLUMNS: u32 = 4u;    // quads of columns of a workgroup
 override SPLIT: u32 = 32u;     // threads that share a column
@@ -48,43 +48,9 @@ fn sum_share(share: u32) -> vec4f {
   return sum;
 }
 
-// The sum over all k of a quad of columns, by one thread.
-fn sum_alone(column: u32) -> vec4f {
-  let end = DEPTH - 1u;
-  var total = vec4f();
-  for (var first_of_group = 0u; first_of_group < K_QUADS; first_of_group += SHARE_QUADS * GROUP_SHARES) {
-    var group = vec4f();
-    let group_stop = min(first_of_group + SHARE_QUADS * GROUP_SHARES, K_QUADS);
-    for (var first = first_of_group; first < group_stop; first += SHARE_QUADS) {
-      var sum = vec4f();
-      let stop = min(first + SHARE_QUADS, K_QUADS);
-      for (var quad = first; quad < stop; quad++) {
-        let k = quad * 4u;
-        let at = k * N_QUADS + column;
-        if (k + 3u <= end) {
-          sum = chain(sum, x_quad(quad), w[at], w[at + N_QUADS], w[at + 2u * N_QUADS], w[at + 3u * N_QUADS]);
-        } else {
-          let last = end * N_QUADS + column;
-          sum = chain(
-            sum, x_quad(quad), w[at], w[min(at + N_QUADS, last)], w[min(at + 2u * N_QUADS, last)],
-            w[min(at + 3u * N_QUADS, last)],
-          );
-        }
-      }
-      group += sum;
-    }
-    total += group;
-  }
-  return total;
-}
-
 // The sum over all k of a quad of columns; every thread of the workgroup calls, those with thread.y = 0 get the sum. Its
 // first share, number thread.y, was asked for by load_share.
 fn sum_columns(thread: vec2u, column: u32) -> vec4f {
-  if (SPLIT == 1u) {
-    return sum_alone(min(column, N_QUADS - 1u));
-  }
-
   // 1. The shares.
   let shares = (DEPTH + SHARE_ROWS - 1u) / SHARE_ROWS;
   for (var share = thread.y; share < shares; share += SPLIT) {

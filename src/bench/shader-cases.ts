@@ -8,6 +8,7 @@ import { layernorm } from "../ops/layernorm.ts";
 import { matmul, productArguments } from "../ops/matmul.ts";
 import { matmulTransposed } from "../ops/matmul-transposed.ts";
 import { matvec } from "../ops/matvec.ts";
+import { sharesForm } from "../ops/product.ts";
 import { softmax } from "../ops/softmax.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import type { BenchShape, ShaderCase } from "./shader-case.ts";
@@ -77,13 +78,11 @@ function linears(C: number): Linear[] {
 
 /** Values for matvec's constants that its op does not choose here. At most 256 threads, which every adapter allows. */
 const MATVEC_FORMS = [
-  { COLUMNS: 1, SPLIT: 128 },
-  { COLUMNS: 2, SPLIT: 128 },
   { COLUMNS: 2, SPLIT: 32 },
   { COLUMNS: 4, SPLIT: 32 },
   { COLUMNS: 4, SPLIT: 64 },
   { COLUMNS: 8, SPLIT: 32 },
-  { COLUMNS: 64, SPLIT: 1 },
+  { COLUMNS: 16, SPLIT: 16 },
 ];
 
 /** A product with bias, by the op, or with constants of our own in its place. */
@@ -128,10 +127,11 @@ const matvecKernel = new Kernel("matvec");
 function matvecAs(form: (typeof MATVEC_FORMS)[number], ...operands: Parameters<typeof matvec>): Tensor {
   const [x, w, bias, epilogue] = operands;
   const { y, buffers, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
-  const workgroups = [Math.ceil(constants.N_QUADS / form.COLUMNS), x.rows];
-  const PARTIALS = form.COLUMNS * Math.ceil(x.cols / 24);
-  const all = { ...constants, ...form, PARTIALS };
-  matvecKernel.run(x.gpu, buffers, {}, workgroups, { parts, constants: all });
+  const shares = sharesForm(x.cols, constants.N_QUADS, form.COLUMNS, form.SPLIT);
+  matvecKernel.run(x.gpu, buffers, {}, [shares.workgroups, x.rows], {
+    parts: [...parts, shares.part],
+    constants: { ...constants, ...shares.constants },
+  });
   return y;
 }
 

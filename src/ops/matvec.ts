@@ -10,9 +10,12 @@ const kernel = new Kernel("matvec");
  * the form for few rows. w is f32, f16 or i8 (then bias is [2, N], with the columns' scales), all else f32.
  */
 export function matvec(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
-  const { y, buffers, constants, ...options } = productArguments("matvec", x, w, bias, epilogue);
+  const { y, buffers, constants, parts, work } = productArguments("matvec", x, w, bias, epilogue);
   const form = columnForm(x.gpu, constants.DEPTH, constants.N_QUADS);
-  const workgroups = [Math.ceil(constants.N_QUADS / form.COLUMNS), x.rows];
-  kernel.run(x.gpu, buffers, {}, workgroups, { ...options, constants: { ...constants, ...form } });
+  kernel.run(x.gpu, buffers, {}, [form.workgroups, x.rows], {
+    parts: [...parts, form.part],
+    constants: { ...constants, ...form.constants },
+    work,
+  });
   return y;
 }

@@ -39,12 +39,12 @@ export function mergeMatvec(
     gpu,
     { partials, context_lens: contextLens, w, bias, residual, y },
     {},
-    [Math.ceil(sizes.N_QUADS / form.COLUMNS), sequences],
+    [form.workgroups, sequences],
     {
-      parts: [storagePart(w)],
+      parts: [storagePart(w), form.part],
       constants: {
         ...sizes,
-        ...form,
+        ...form.constants,
         ROW_QUADS: rowQuads(w.rows),
         HEADS: heads,
         HEAD_QUADS: headSize / 4,

@@ -25,11 +25,11 @@ export function normMatvec(
   const sizes = productSizes(w);
   const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
   const norming = normForm(x.gpu, x.cols, epsilon);
-  kernel.run(x.gpu, { x, norm, w, bias, y }, {}, [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows], {
-    parts: [storagePart(w), norming.part],
+  kernel.run(x.gpu, { x, norm, w, bias, y }, {}, [form.workgroups, x.rows], {
+    parts: [storagePart(w), form.part, norming.part],
     constants: {
       ...sizes,
-      ...form,
+      ...form.constants,
       ...norming.constants,
       EPILOGUE: epilogueCode(activation),
     },

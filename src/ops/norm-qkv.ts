@@ -42,20 +42,14 @@ export function normQkv(
   const sizes = productSizes(w);
   const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
   const norming = normForm(x.gpu, x.cols, epsilon);
-  kernel.run(
-    x.gpu,
-    { x, norm, w, bias, slot_mapping: slotMapping, q, k, v },
-    {},
-    [Math.ceil(sizes.N_QUADS / form.COLUMNS), x.rows],
-    {
-      parts: [storagePart(w), `kv-${k.dtype}`, norming.part],
-      constants: {
-        ...sizes,
-        ...form,
-        ...norming.constants,
-      },
-      work: productWork(x.rows, w),
+  kernel.run(x.gpu, { x, norm, w, bias, slot_mapping: slotMapping, q, k, v }, {}, [form.workgroups, x.rows], {
+    parts: [storagePart(w), form.part, `kv-${k.dtype}`, norming.part],
+    constants: {
+      ...sizes,
+      ...form.constants,
+      ...norming.constants,
     },
-  );
+    work: productWork(x.rows, w),
+  });
   return q;
 }

@@ -26,15 +26,28 @@ const THREAD_STEP = 32;
 /** A GPU is full with this many quads of columns in workgroups of four; fewer are spread over more workgroups. */
 const MANY_QUADS = 512;
 
-/** How the threads of a workgroup divide a product of one row: the overrides of shares.wgsl. */
+/** How the threads of a workgroup divide a product of one row: the part that does it, its constants, and workgroups a row. */
 export function columnForm(gpu: Gpu, depth: number, nQuads: number) {
-  if (gpu.forms === "software") return { COLUMNS: 64, SPLIT: 1, PARTIALS: 1 };
+  if (gpu.forms === "software") return divided(nQuads, "alone", { COLUMNS: 64, SPLIT: 1 });
   const shares = Math.ceil(depth / SHARE_ROWS);
   const COLUMNS = nQuads >= MANY_QUADS ? 8 : 4;
   const most = Math.min(MAX_SPLIT, Math.floor(gpu.limits.maxComputeInvocationsPerWorkgroup / COLUMNS));
   const step = THREAD_STEP / COLUMNS;
   const SPLIT = Math.ceil(Math.min(shares, most) / step) * step;
-  return { COLUMNS, SPLIT, PARTIALS: COLUMNS * shares };
+  return sharesForm(depth, nQuads, COLUMNS, SPLIT);
+}
+
+/** The form of shares.wgsl with COLUMNS quads of columns a workgroup, and SPLIT threads for each. */
+export function sharesForm(depth: number, nQuads: number, COLUMNS: number, SPLIT: number) {
+  return divided(nQuads, "shares", { COLUMNS, SPLIT, PARTIALS: COLUMNS * Math.ceil(depth / SHARE_ROWS) });
+}
+
+function divided(
+  nQuads: number,
+  part: "shares" | "alone",
+  constants: { COLUMNS: number; SPLIT: number; PARTIALS?: number },
+) {
+  return { part, constants, workgroups: Math.ceil(nQuads / constants.COLUMNS) };
 }
 
 /** How a product normalises its row of `depth`: the part that does it, in registers where subgroups are 32 threads. */
@@ -89,6 +102,7 @@ export function productWork(rows: number, w: Tensor): () => Work {
 /** Can a product with a row of `depth` in workgroup memory, as norm-matvec and its like have it, run on this device? */
 export function rowFits(gpu: Gpu, depth: number, nQuads: number): boolean {
   const NORM_BYTES = 16 * 16; // the lanes of norm.wgsl
-  const bytes = 16 * (rowQuads(depth) + columnForm(gpu, depth, nQuads).PARTIALS) + NORM_BYTES;
+  const bytes =
+    16 * (rowQuads(depth) + (columnForm(gpu, depth, nQuads).constants.PARTIALS ?? 0)) + NORM_BYTES;
   return bytes <= gpu.limits.maxComputeWorkgroupStorageSize;
 }

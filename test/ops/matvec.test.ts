@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { Kernel } from "../../src/gpu/kernel.ts";
 import { matmul, productArguments } from "../../src/ops/matmul.ts";
 import { matvec } from "../../src/ops/matvec.ts";
-import type { Epilogue } from "../../src/ops/product.ts";
+import { type Epilogue, sharesForm } from "../../src/ops/product.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
@@ -39,10 +39,14 @@ const FORMS = [
     form: `COLUMNS ${shape.COLUMNS}, SPLIT ${shape.SPLIT}`,
     matvec: (x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue) => {
       const { y, buffers, parts, constants } = productArguments("matvec", x, w, bias, epilogue);
-      const workgroups = [Math.ceil(constants.N_QUADS / shape.COLUMNS), x.rows];
-      const PARTIALS = shape.SPLIT === 1 ? 1 : shape.COLUMNS * Math.ceil(x.cols / 24);
-      const options = { parts, constants: { ...constants, ...shape, PARTIALS } };
-      new Kernel("matvec").run(x.gpu, buffers, {}, workgroups, options);
+      const form =
+        shape.SPLIT === 1
+          ? { part: "alone", constants: shape, workgroups: Math.ceil(constants.N_QUADS / shape.COLUMNS) }
+          : sharesForm(x.cols, constants.N_QUADS, shape.COLUMNS, shape.SPLIT);
+      new Kernel("matvec").run(x.gpu, buffers, {}, [form.workgroups, x.rows], {
+        parts: [...parts, form.part],
+        constants: { ...constants, ...form.constants },
+      });
       return y;
     },
   })),
