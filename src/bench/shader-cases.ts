@@ -13,6 +13,7 @@ import { softmax } from "../ops/softmax.ts";
 import { ELEMENT_BYTES, type Tensor } from "../tensor.ts";
 import type { BenchShape, ShaderCase } from "./shader-case.ts";
 import { attentionCases, kvWriteCases } from "./shader-cases-attention.ts";
+import { decodeCases } from "./shader-cases-decode.ts";
 import { toleranceOf } from "./shader-check.ts";
 import { randomIntegers, type Storage } from "./shader-inputs.ts";
 import {
@@ -50,6 +51,7 @@ export function shaderCases(shape: BenchShape): ShaderCase[] {
     ),
     ...kvWriteCases(shape),
     ...attentionCases(shape),
+    ...decodeCases(shape),
     ...(["gelu-tanh", "gelu-erf"] as const).map((form) => geluCase(manyRows[1], 4 * channels, form)),
     addCase(manyRows[1], channels),
     gatherRowsCase(manyRows[1], channels, fewRows[1]),

@@ -207,6 +207,13 @@ export class ShaderInputs {
     return tensor;
   }
 
+  /** A tensor of these numbers. */
+  floats(shape: readonly number[], values: Float32Array): Tensor {
+    const tensor = Tensor.from(this.gpu, shape, values);
+    this.own.push(tensor);
+    return tensor;
+  }
+
   /** Free what the case in progress was given, and begin the arenas anew: a case has the same inputs in every run. */
   release(): void {
     for (const tensor of this.own.splice(0)) tensor.free();

@@ -124,6 +124,68 @@ export function attentionOf(reference: AttentionReference): Values {
   };
 }
 
+/** What decode attention needs to know; slot(sequence, position) is where a position lies. */
+export interface DecodeReference
+  extends Pick<AttentionReference, "k" | "v" | "heads" | "headSize" | "scale" | "slot"> {
+  /** [S, H · D] */
+  readonly q: Values;
+  /** Tokens of each sequence. */
+  readonly context: number;
+  /** Positions of a chunk. */
+  readonly chunk: number;
+}
+
+/** [S, H, chunks, D + 4]: of each chunk the weighted values, the largest score, the sum of weights and two zeros. */
+export function partialsOf(reference: DecodeReference): Values {
+  const { q, k, v, heads, headSize, scale, context, chunk, slot } = reference;
+  const C = heads * headSize;
+  const chunks = Math.ceil(context / chunk);
+  const width = headSize + 4;
+  const chunkOf = perRow((row) => {
+    const sequence = Math.floor(row / chunks / heads);
+    const first = (Math.floor(row / chunks) % heads) * headSize; // channel
+    const begin = (row % chunks) * chunk;
+    const length = Math.min(chunk, context - begin);
+    const places = Array.from({ length }, (_, i) => slot(sequence, begin + i) * C + first);
+    const scores = places.map((place) => {
+      let dot = 0;
+      for (let c = 0; c < headSize; c++) dot += q(sequence * C + first + c) * k(place + c);
+      return scale * dot;
+    });
+    const largest = Math.max(...scores);
+    const weights = scores.map((score) => Math.exp(score - largest));
+    return { places, weights, behind: [largest, weights.reduce((a, b) => a + b), 0, 0] };
+  });
+  return (index) => {
+    const channel = index % width;
+    const { places, weights, behind } = chunkOf(Math.floor(index / width));
+    if (channel >= headSize) return behind[channel - headSize]!;
+    return weights.reduce((sum, weight, i) => sum + weight * v(places[i]! + channel), 0);
+  };
+}
+
+/** The chunks of partial results [S, H, chunks, D + 4], all of them in use, merged to [S, H · D]. */
+export function mergedOf(partials: Values, headSize: number, chunks: number): Values {
+  const width = headSize + 4;
+  const weightsOf = perRow((head) => {
+    const behind = (word: number) =>
+      Array.from({ length: chunks }, (_, i) => partials((head * chunks + i) * width + headSize + word));
+    const [maxima, sums] = [behind(0), behind(1)];
+    const largest = Math.max(...maxima);
+    const weights = maxima.map((maximum) => Math.exp(maximum - largest));
+    const total = weights.reduce((sum, weight, i) => sum + weight * sums[i]!, 0);
+    return weights.map((weight) => weight / total);
+  });
+  return (index) => {
+    const head = Math.floor(index / headSize); // of all sequences, as rows of [S, H · D] are
+    const channel = index % headSize;
+    return weightsOf(head).reduce(
+      (sum, weight, i) => sum + weight * partials((head * chunks + i) * width + channel),
+      0,
+    );
+  };
+}
+
 /** What `compute` gives for a row, computed once. */
 function perRow<T>(compute: (row: number) => T): (row: number) => T {
   const known = new Map<number, T>();

@@ -51,8 +51,9 @@ describe("bench shaders", () => {
     expect(new Set(cases.map(nameOf)).size).toBe(cases.length);
     expect([...new Set(cases.map((c) => c.kernel))].sort()).toEqual(
       [
-        ["add", "argmax", "attention", "embedding", "gather-rows", "gelu", "kv-write", "layernorm"],
-        ["matmul", "matmul-transposed", "matvec", "paged-attention", "softmax"],
+        ["add", "argmax", "attention", "decode-attention", "embedding", "gather-rows", "gelu", "kv-write"],
+        ["layernorm", "matmul", "matmul-transposed", "matvec", "merge-attention", "merge-matvec"],
+        ["norm-head", "norm-matvec", "norm-qkv", "paged-attention", "softmax"],
       ].flat(),
     );
     expect(cases.map(nameOf)).toContain("matmul-transposed f16 head 16×768×50257");
@@ -126,7 +127,7 @@ describe("bench shaders", () => {
 
   test("gives back what it takes, also when a case throws", async () => {
     await expectLedgerUnchanged(gpu, async () => {
-      await benchShaders(gpu, { shape: "tiny", filter: "c_attn 1×", repeat: 1 });
+      await benchShaders(gpu, { shape: "tiny", filter: "norm-qkv int8", repeat: 1 });
     });
     const throwing: ShaderCase = {
       ...addCase(4, 64),
