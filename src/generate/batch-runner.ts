@@ -153,11 +153,13 @@ export class BatchRunner {
     if (this.stepsLeft() > 0) this.prepared = this.prepare(step, 1);
   }
 
-  /** Recorded steps in rounds, until ROUNDS_AHEAD of them are on their way. */
+  /** Recorded steps in rounds, until ROUNDS_AHEAD of them are on their way or not taken yet. */
   private replayAhead(step: DecodeStep): void {
-    while (this.rounds.length < ROUNDS_AHEAD && this.stepsLeft() > 0) {
+    const round = ROUND_STEPS[this.model.gpu.forms];
+    // Rows that have come and wait to be taken count too: they are what a sequence that ends has computed in vain.
+    while (this.ahead + round <= ROUNDS_AHEAD * round && this.stepsLeft() > 0) {
       const untilRingEnds = RING_STEPS - (this.launched % RING_STEPS);
-      const steps = Math.min(ROUND_STEPS[this.model.gpu.forms], this.stepsLeft(), untilRingEnds);
+      const steps = Math.min(round, this.stepsLeft(), untilRingEnds);
       try {
         this.haveSlots(steps);
       } catch (error) {
