@@ -49,7 +49,7 @@ fn best_of_quads(first: u32, step: u32, count: u32) -> vec2u {
 // Starts the search for the best of row s, whoever needs it; two barriers.
 fn find_best(thread: u32, s: u32) {
   let start = 2u * BESTS * s;
-  let last = BESTS - 1u;
+  let last = max(BESTS, 1u) - 1u;
   for (var lane = thread; lane < BEST_LANES; lane += WORKGROUP_SIZE) {
     var key = NO_KEY;
     var id = NONE;
@@ -108,13 +108,14 @@ fn list_from_bests(thread: u32, row: Row, s: u32, bound: f32) {
     }
   }
   workgroupBarrier(); // all shares with candidates are listed
-  let stride = BESTS * BEST_QUADS; // quads from one stripe of a share to the next
-  let share_quads = (params.quads + stride - 1u) / stride * BEST_QUADS;
+  let width = max(BEST_QUADS, 1u); // a compiler divides by it even where it is 0
+  let stride = max(BESTS, 1u) * width; // quads from one stripe of a share to the next
+  let share_quads = (params.quads + stride - 1u) / stride * width;
   let work = min(atomicLoad(&hot_count), LANES) * share_quads;
   for (var w = thread; w < work; w += WORKGROUP_SIZE) {
     let share = atomicLoad(&bins[w / share_quads]);
     let i = w % share_quads;
-    let q = i / BEST_QUADS * stride + share * BEST_QUADS + i % BEST_QUADS;
+    let q = i / width * stride + share * width + i % width;
     if (q < params.quads) {
       append_quad(q, logits_at(row, q), bound);
     }

@@ -76,9 +76,9 @@ function recordStep(model: Gpt2, cache: RememberingCache, state: StepState, maxC
       x = y;
     });
     gpu.stage = "head";
-    const logits = normHead(x, weights.lnF, config.layerNormEpsilon, weights.head); // [S, V]
+    const { logits, bests } = normHead(x, weights.lnF, config.layerNormEpsilon, weights.head); // [S, V]
     gpu.stage = "sample";
-    state.sample(logits);
+    state.sample(logits, bests);
     return undefined;
   });
 }

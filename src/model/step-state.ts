@@ -2,6 +2,7 @@ import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type KvCache, type Place, type RememberingCache, remembers } from "../kv/cache.ts";
 import type { SlotLookup } from "../ops/decode-attention.ts";
+import type { Bests } from "../ops/norm-head.ts";
 import { type SampleSettings, sample, settingsWords } from "../ops/sample.ts";
 import { Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
@@ -122,10 +123,14 @@ export class StepState {
     this.gpu.write(this.slots.table, rows);
   }
 
-  /** Sample a token for each sequence from logits [S, V] f32, put it into the ring, and advance every array. */
-  sample(logits: Tensor): void {
+  /**
+   * Sample a token for each sequence from logits [S, V] f32, put it into the ring, and advance every array. `bests` is what normHead
+   * says of the logits.
+   */
+  sample(logits: Tensor, bests?: Bests): void {
     sample({
       logits,
+      bests,
       settings: this.settings,
       seen: this.seen,
       slots: this.slots.part === "slots-paged" ? this.slots : { table: this.slots.table },

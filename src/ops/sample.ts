@@ -2,6 +2,7 @@ import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, type Tensor } from "../tensor.ts";
+import type { Bests } from "./norm-head.ts";
 
 const kernel = new Kernel("sample");
 
@@ -36,6 +37,8 @@ export interface SampleSlots {
 export interface SampleArguments {
   /** [S, V] f32. */
   readonly logits: Tensor;
+  /** What `normHead` says of these logits: rows without a repetition penalty are then hardly looked at. */
+  readonly bests?: Bests | undefined;
   /** [S, 8] u32, rows from `settingsWords`. */
   readonly settings: Tensor;
   /** [S, ceil(V / 32)] u32: bit id mod 32 of word id / 32 for ids in the prompt and those generated. */
@@ -62,6 +65,7 @@ export interface SampleArguments {
  */
 export function sample({
   logits,
+  bests,
   settings,
   seen,
   slots,
@@ -100,6 +104,15 @@ export function sample({
       () => `sample: ${maxPositions} positions do not fit into ${table.cols} pages of ${pageSize} slots`,
     );
   }
+  if (bests)
+    want(
+      "bests",
+      bests.table,
+      bests.table.rows === rows && bests.table.cols % 2 === 0,
+      `[${rows}, 2 · shares]`,
+    );
+  // Four neighbouring logits are loaded at once, so they must be of one share.
+  const bestQuads = bests?.stripe === undefined || bests.stripe % 4 > 0 ? 0 : bests.stripe / 4;
   const params = {
     cols,
     quads: Math.ceil(cols / 4),
@@ -110,11 +123,21 @@ export function sample({
     ring_size: tokens.rows,
     max_positions: maxPositions,
   };
-  kernel.run(gpu, { logits, settings, slot_table: table, seen, step, tokens }, params, [rows], {
+  const buffers = {
+    logits,
+    settings,
+    slot_table: table,
+    bests: bests?.table ?? settings,
+    seen,
+    step,
+    tokens,
+  };
+  kernel.run(gpu, buffers, params, [rows], {
     parts: [pageSize === undefined ? "slots-contiguous" : "slots-paged"],
     constants: {
       WORKGROUP_SIZE: threads(gpu),
       GREEDY: greedy ? 1 : 0,
+      ...(bests ? { BESTS: bests.table.cols / 2, BEST_QUADS: bestQuads } : {}),
       ...(pageSize === undefined ? {} : { TABLE_WIDTH: table.cols, PAGE_SIZE: pageSize }),
     },
     work: () => ({ shape: `${rows}×${cols}`, bytes: rows * cols * 4, flops: rows * cols }),

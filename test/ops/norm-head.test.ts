@@ -3,13 +3,14 @@ import type { Gpu } from "../../src/gpu/gpu.ts";
 import { layernorm } from "../../src/ops/layernorm.ts";
 import { matmulTransposed } from "../../src/ops/matmul-transposed.ts";
 import { normHead } from "../../src/ops/norm-head.ts";
-import { Tensor } from "../../src/tensor.ts";
-import { expectLedgerUnchanged, expectSameBits, withGuards } from "../gpu-fixture.ts";
+import { scope, Tensor } from "../../src/tensor.ts";
+import { expectLedgerUnchanged, expectSameBits, withGuards, withGuardsAll } from "../gpu-fixture.ts";
 import { expectClose, matmulTolerance, scaledTo } from "../numerics.ts";
 import * as reference from "../reference.ts";
 import { randomFloats, VALUES, VALUES_NAMES } from "../values.ts";
 import { openForms } from "./fused-forms.ts";
 import { WEIGHT_DTYPES } from "./matrix-of.ts";
+import { bestRow } from "./sample-rows.ts";
 import { storedTable, type TableDtype, tableOf } from "./table-of.ts";
 
 // With subgroups where the adapter has them, and without.
@@ -60,7 +61,7 @@ const run = (on: Gpu, dtype: TableDtype, how: "fused" | "chain", { x, weight, sh
     const input = Tensor.from(on, [x.length / K, K], x);
     const norm = Tensor.from(on, [2, K], [...weight, ...shift]);
     const table = tableOf(on, w, K, dtype, blocks);
-    if (how === "fused") return normHead(input, norm, EPSILON, table);
+    if (how === "fused") return normHead(input, norm, EPSILON, table).logits;
     return matmulTransposed(layernorm(input, norm, EPSILON), table);
   });
 
@@ -108,7 +109,7 @@ describe.each(FORMS)("the form for $form", ({ on }) => {
     const x = Tensor.from(on, [1, 65], randomFloats(7, 65));
     const norm = Tensor.from(on, [2, 65], randomFloats(8, 130));
     const w = tableOf(on, randomFloats(9, 65 * 65), 65, "f32");
-    await expectSameBits(() => normHead(x, norm, EPSILON, w));
+    await expectSameBits(() => scope(on, () => normHead(x, norm, EPSILON, w).logits));
   });
 });
 
@@ -126,7 +127,9 @@ test("the ledger is back where it started", async () => {
   await expectLedgerUnchanged(on, () => {
     const x = Tensor.from(on, [5, 5], randomFloats(10, 25));
     const norm = Tensor.from(on, [2, 5], randomFloats(11, 10));
-    normHead(x, norm, EPSILON, { blocks: [x, x] }).free();
+    const { logits, bests } = normHead(x, norm, EPSILON, { blocks: [x, x] });
+    logits.free();
+    bests.table.free();
     x.free();
     norm.free();
   });
@@ -155,5 +158,79 @@ describe("wrong calls", () => {
       "norm-head: w is i8 with 5 rows and no scales; wanted 5",
     );
     expect(() => normHead(x, norm, EPSILON, { blocks: [] })).toThrow("norm-head: w has no blocks");
+  });
+});
+
+describe.each(FORMS)("the best logits, in the form for $form", ({ on }) => {
+  /** Logits and bests between guard words, and the stripe. */
+  const best = async ({ x, weight, shift, w, blocks }: Case, dtype: TableDtype = "f32") => {
+    const K = weight.length;
+    let stripe: number | undefined;
+    const [logits, bests] = await withGuardsAll(on, () => {
+      const input = Tensor.from(on, [x.length / K, K], x);
+      const norm = Tensor.from(on, [2, K], [...weight, ...shift]);
+      const result = normHead(input, norm, EPSILON, tableOf(on, w, K, dtype, blocks));
+      stripe = result.bests.stripe;
+      return [result.logits, result.bests.table];
+    });
+    const rows = x.length / K;
+    const row = (r: number) => logits!.values.slice((r * w.length) / K, ((r + 1) * w.length) / K);
+    const width = bests!.bits.length / rows;
+    return {
+      logits: Array.from({ length: rows }, (_, r) => row(r)),
+      stripe,
+      shares: width / 2,
+      bests: bests!.bits,
+    };
+  };
+
+  test.each([
+    { rows: 1, N: 1 },
+    { rows: 1, N: 63 },
+    { rows: 3, N: 66 },
+    { rows: 5, N: 4100, dtype: "i8" as const },
+    { rows: 1, N: 9000 },
+  ])("of [$rows, 3] · [$N, 3]ᵀ: each share's key and lowest id", async ({ rows, N, dtype }) => {
+    const { logits, bests, shares, stripe } = await best(uniform(rows, 3, N), dtype);
+    expect([...bests]).toEqual(logits.flatMap((row) => bestRow(row, shares, stripe!)));
+  });
+
+  test("of equal ones, and both zeros, the lowest id of each share", async () => {
+    // All of x's rows are shift, (0, 1): a logit is w's second column.
+    const w = Float32Array.from({ length: 2 * 519 }, (_, i) => (i % 2 ? [0, -0, -1][i % 3]! : 0));
+    const given = { x: randomFloats(1, 4), weight: new Float32Array(2), shift: Float32Array.of(0, 1), w };
+    const { logits, bests, shares, stripe } = await best(given);
+    expect([...bests]).toEqual(logits.flatMap((row) => bestRow(row, shares, stripe!)));
+  });
+
+  test("NaN and infinities are told", async () => {
+    const { NaN: nan, POSITIVE_INFINITY: infinity } = Number;
+    for (const bad of [[nan], [infinity], [-infinity], [-infinity, nan], [infinity, nan]]) {
+      const w = new Float32Array(140).fill(bad.includes(-infinity) ? -infinity : 1);
+      bad.forEach((value, i) => {
+        w[77 - i] = value;
+      });
+      const given = { x: Float32Array.of(3), weight: new Float32Array(1), shift: Float32Array.of(1), w };
+      const { logits, bests, shares, stripe } = await best(given);
+      expect(logits[0]![77]).toBe(bad[0]);
+      const keys = bests.subarray(0, shares);
+      expect([...keys]).toEqual(bestRow(logits[0]!, shares, stripe!).slice(0, shares));
+      expect(Math.max(...keys)).toBe(bad[0] === -infinity && bad.length === 1 ? 0x007fffff : 0xffffffff);
+    }
+  });
+
+  test("of a matrix in blocks: the best of them is the row's best", async () => {
+    const { logits, bests, shares, stripe } = await best({
+      ...uniform(5, 3, 400),
+      blocks: [1, 130, 200, 69],
+    });
+    expect(stripe).toBeUndefined();
+    logits.forEach((row, r) => {
+      const keys = bests.subarray(2 * shares * r, 2 * shares * r + shares);
+      const ids = bests.subarray(2 * shares * r + shares, 2 * shares * (r + 1));
+      const [key, id] = bestRow(row, 1, 4);
+      expect(Math.max(...keys)).toBe(key);
+      expect(Math.min(...ids.filter((_, i) => keys[i] === key))).toBe(id);
+    });
   });
 });

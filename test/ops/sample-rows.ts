@@ -3,6 +3,7 @@
 import { uniform } from "../../src/generate/random.ts";
 import { sample as cpuSample, probabilities, type SamplingOptions } from "../../src/generate/sampler.ts";
 import type { Gpu } from "../../src/gpu/gpu.ts";
+import type { Bests } from "../../src/ops/norm-head.ts";
 import { type SampleSlots, sample, settingsWords } from "../../src/ops/sample.ts";
 import { Tensor } from "../../src/tensor.ts";
 
@@ -36,6 +37,31 @@ export function stepArrays(sequences: readonly (readonly number[])[]): number[] 
     });
   });
   return words;
+}
+
+/** A float's key of shaders/score-key.wgsl. */
+export function keyOf(x: number): number {
+  if (Number.isNaN(x) || x === Number.POSITIVE_INFINITY) return 0xffffffff;
+  const [bits] = new Uint32Array(Float32Array.of(x === 0 ? 0 : x).buffer);
+  return (bits! & 0x80000000 ? ~bits! : bits! | 0x80000000) >>> 0;
+}
+
+/** A row of `Bests`: keys, then ids, of shares that have every shares-th stripe each. */
+export function bestRow(logits: ArrayLike<number>, shares: number, stripe: number): number[] {
+  const keys = new Array<number>(shares).fill(0);
+  const ids = new Array<number>(shares).fill(0xffffffff);
+  for (let id = 0; id < logits.length; id++) {
+    const share = Math.floor(id / stripe) % shares;
+    const key = keyOf(logits[id]!);
+    if (key > keys[share]!) [keys[share], ids[share]] = [key, id];
+  }
+  return [...keys, ...ids];
+}
+
+/** What a head that worked in so many shares would say of the cases' logits. */
+export function bestsOf(gpu: Gpu, cases: readonly Case[], shares: number, stripe: number): Bests {
+  const rows = cases.flatMap(({ logits }) => bestRow(logits, shares, stripe));
+  return { table: Tensor.from(gpu, [cases.length, 2 * shares], rows, { dtype: "u32" }), stripe };
 }
 
 /** The kernel's arguments for cases with one vocabulary; the arrays are at position 0 unless `sequences` says otherwise. */
@@ -83,11 +109,16 @@ export function freeAll({
 }
 
 /** The tokens that the kernel chooses for cases with one vocabulary. */
-export async function choose(gpu: Gpu, cases: readonly Case[]): Promise<number[]> {
+export async function choose(
+  gpu: Gpu,
+  cases: readonly Case[],
+  { bests, greedy = false }: { bests?: Bests; greedy?: boolean } = {},
+): Promise<number[]> {
   const buffers = argumentsOf(gpu, cases);
-  sample(buffers);
+  sample({ ...buffers, bests, greedy });
   const tokens = [...(await buffers.tokens.readIntegers())];
   freeAll(buffers);
+  bests?.table.free();
   return tokens;
 }
 

@@ -9,6 +9,7 @@ import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu, withGuardsAll } from "../gpu-fixture.ts";
 import {
   argumentsOf,
+  bestsOf,
   bitSet,
   type Case,
   choose,
@@ -297,6 +298,87 @@ describe("a row that nothing can be chosen from", () => {
   });
 });
 
+describe("with what the head says is best", () => {
+  // Shares and stripes of a GPU's head, of the software adapter's, and of a head in blocks; some shares have no logits.
+  test.each([
+    { vocabulary: 1, count: 8, shares: 1, stripe: 4 },
+    { vocabulary: 130, count: 40, shares: 40, stripe: 4 },
+    { vocabulary: 503, count: 40, shares: 8, stripe: 64 },
+    { vocabulary: 4097, count: 40, shares: 1056, stripe: 4 },
+    { vocabulary: 6001, count: 24, shares: 1300, stripe: 4 },
+    { vocabulary: 2000, count: 24, shares: 7, stripe: 6 },
+  ])(
+    "V = $vocabulary, $shares shares, stripes of $stripe: the tokens are those of a look at every logit",
+    async ({ vocabulary, count, shares, stripe }) => {
+      const random = numbers(vocabulary + 1);
+      const cases = randomCases(random, vocabulary, count).map((given, i) => {
+        const repetitionPenalty = i % 4 === 0 ? 1.3 : undefined;
+        const topK = i % 4 === 1 ? 40 : given.options.topK;
+        return { ...given, options: { ...given.options, repetitionPenalty, topK } };
+      });
+      const wanted = await choose(gpu, cases);
+      expect(await choose(gpu, cases, { bests: bestsOf(gpu, cases, shares, stripe) })).toEqual(wanted);
+      const unknown = { ...bestsOf(gpu, cases, shares, stripe), stripe: undefined };
+      expect(await choose(gpu, cases, { bests: unknown })).toEqual(wanted);
+    },
+  );
+
+  test("greedy: the lowest of equal ids wins, whichever shares they are of; no logit is looked at", async () => {
+    const ties = [
+      [0, 2999],
+      [5, 4, 9],
+      [44, 3, 2047],
+      [127, 128],
+      [2998, 2999],
+      [1500, 96, 95],
+    ];
+    const cases = ties.map((ids) => {
+      const logits = new Float32Array(3000).fill(-1);
+      for (const id of ids) logits[id] = id % 2 ? -0 : 0;
+      return caseOf(logits, { temperature: 0 });
+    });
+    const wanted = ties.map((ids) => Math.min(...ids));
+    for (const [shares, stripe] of [
+      [11, 4],
+      [700, 4],
+      [8, 64],
+      [750, 1],
+    ] as const)
+      for (const greedy of [false, true]) {
+        const blind = cases.map((given) => ({ ...given, logits: new Float32Array(3000).fill(Number.NaN) }));
+        expect(await choose(gpu, blind, { bests: bestsOf(gpu, cases, shares, stripe), greedy })).toEqual(
+          wanted,
+        );
+      }
+  });
+
+  test("greedy with a penalty: the scores decide", async () => {
+    const cases = [
+      caseOf([1, 5, 4, -1], { temperature: 0, repetitionPenalty: 1.5 }, [1]),
+      caseOf([1, 5, 4, -1], { temperature: 0 }, [1]),
+    ];
+    expect(await choose(gpu, cases, { bests: bestsOf(gpu, cases, 2, 4), greedy: true })).toEqual([2, 1]);
+  });
+
+  test("a row that nothing can be chosen from gives NO_TOKEN", async () => {
+    const minus = Number.NEGATIVE_INFINITY;
+    const bad = [
+      [1, Number.NaN, 2, 3, 4, 5],
+      [1, 2, 3, 4, Number.POSITIVE_INFINITY, 6],
+      new Array<number>(6).fill(minus),
+    ];
+    for (const temperature of [0, 1])
+      for (const topK of [0, 3])
+        for (const stripe of [1, 4]) {
+          const cases = [...bad, [minus, minus, minus, minus, -3, minus]].map((row) =>
+            caseOf(row, { temperature, topK }),
+          );
+          const tokens = await choose(gpu, cases, { bests: bestsOf(gpu, cases, 2, stripe) });
+          expect(tokens).toEqual([NO_TOKEN, NO_TOKEN, NO_TOKEN, 4]);
+        }
+  });
+});
+
 test("the same call 20 times gives the same tokens", async () => {
   // A token for each row of the ring, the steps before it undone each time.
   const cases = randomCases(numbers(4), 1500, 10);
@@ -322,7 +404,9 @@ test("many threads give the tokens that few give, bit for bit", async () => {
   const other = await Gpu.open({ adapter, kernels, forms: gpu.forms === "gpu" ? "software" : "gpu" });
   try {
     const cases = randomCases(numbers(6), 3001, 24);
-    expect(await choose(other, cases)).toEqual(await choose(gpu, cases));
+    const wanted = await choose(gpu, cases);
+    expect(await choose(other, cases)).toEqual(wanted);
+    expect(await choose(other, cases, { bests: bestsOf(other, cases, 750, 4) })).toEqual(wanted);
   } finally {
     await other.close();
   }
@@ -349,6 +433,10 @@ describe("wrong calls", () => {
 
   test.each([
     [() => ({ settings: integers(2, 7) }), "sample: settings is [2, 7] but logits are [2, 3]; wanted [2, 8]"],
+    [
+      () => ({ bests: { table: integers(3, 4), stripe: 4 } }),
+      "sample: bests is [3, 4] but logits are [2, 3]; wanted [2, 2 · shares]",
+    ],
     [() => ({ seen: integers(2, 2) }), "sample: seen is [2, 2] but logits are [2, 3]; wanted [2, 1]"],
     [
       () => ({ step: integers(5, 64) }),
