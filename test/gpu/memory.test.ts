@@ -130,6 +130,136 @@ describe("the ledger under any sequence of calls", () => {
   });
 });
 
+type PinStep = { do: "alloc" | "free" | "record" | "unrecord" | "use" | "submit" | "trim"; which: number };
+
+const pinSteps: fc.Arbitrary<PinStep[]> = fc.array(
+  fc.record({
+    do: fc.constantFrom<PinStep["do"]>(
+      ...([
+        "alloc",
+        "alloc",
+        "alloc",
+        "free",
+        "free",
+        "record",
+        "unrecord",
+        "use",
+        "submit",
+        "trim",
+      ] as const),
+    ),
+    which: fc.nat(1000),
+  }),
+  { maxLength: 150, size: "max" },
+);
+
+describe("buffers that recordings hold", () => {
+  test("are nobody else's and stay, whoever frees them, until the last recording lets go", () => {
+    fc.assert(
+      fc.property(pinSteps, (list) => {
+        const { memory, existing, inRecording, faults } = fakeMemory();
+        const live: Allocation[] = [];
+        /** What each recording pins: some of what is live, and some that was freed while it was recorded. */
+        const recordings: Allocation[][] = [];
+        const sizes = [256, 300, 1000];
+        const purposes = ["activations", "tables", "weights"] as const;
+        for (const { do: what, which } of list) {
+          if (what === "alloc") {
+            const a = memory.alloc(sizes[which % 3]!, purposes[Math.floor(which / 3) % 3]!, "a");
+            const taken = [...live, ...recordings.flat()].map(fakeOf);
+            expect(taken).not.toContain(fakeOf(a));
+            live.push(a);
+          } else if (what === "free" && live.length > 0) {
+            const [a] = live.splice(which % live.length, 1);
+            memory.free(a!);
+          } else if (what === "record" && live.length > 0) {
+            const chosen = live.filter((_, i) => (which >> (i % 10)) & 1);
+            // What was recorded before is submitted first.
+            inRecording.clear();
+            memory.afterSubmit();
+            // A scratch tensor is freed while the recording is made, and pinned when it is done.
+            const scratch = memory.alloc(300, "activations", "scratch");
+            scratch.lastUse = memory.recordingNumber;
+            memory.free(scratch);
+            const pinned = [...chosen, scratch];
+            for (const a of pinned) memory.pin(a);
+            memory.endRecording();
+            recordings.push(pinned);
+          } else if (what === "unrecord" && recordings.length > 0) {
+            const [pinned] = recordings.splice(which % recordings.length, 1);
+            for (const a of pinned!) memory.unpin(a);
+          } else if (what === "use" && live.length > 0) {
+            const a = live[which % live.length]!;
+            a.lastUse = memory.recordingNumber;
+            inRecording.add(fakeOf(a));
+          } else if (what === "submit") {
+            inRecording.clear();
+            memory.afterSubmit();
+          } else if (what === "trim") memory.trim(which % 3);
+
+          expect(faults).toEqual([]);
+          expect(memory.current).toBe(total(existing()));
+          for (const a of live) expect([a.state, fakeOf(a).exists]).toEqual(["live", true]);
+          for (const a of recordings.flat()) {
+            expect(fakeOf(a).exists).toBe(true);
+            expect(a.state).toBe(live.includes(a) ? "live" : "held");
+            expect(a.pins).toBe(recordings.filter((pinned) => pinned.includes(a)).length);
+          }
+        }
+        inRecording.clear();
+        for (const a of recordings.flat()) memory.unpin(a);
+        for (const a of live) memory.free(a);
+        memory.afterSubmit();
+        memory.trim();
+        expect([existing(), memory.current]).toEqual([[], 0]);
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test("weights freed while recorded work uses them, then pinned, are not destroyed at its submit", () => {
+    const { memory, existing } = fakeMemory();
+    const a = memory.alloc(1000, "weights", "w");
+    a.lastUse = memory.recordingNumber;
+    memory.free(a);
+    memory.pin(a);
+    memory.afterSubmit();
+    expect([existing().length, a.state]).toEqual([1, "held"]);
+    memory.unpin(a);
+    expect([existing().length, a.state]).toEqual([0, "gone"]);
+  });
+
+  test("a buffer that is gone cannot be pinned, nor one let go of that nobody pins", () => {
+    const { memory } = fakeMemory();
+    const a = memory.alloc(1000, "weights", "w");
+    expect(() => memory.unpin(a)).toThrow("memory: w (weights) is not pinned");
+    memory.free(a);
+    expect(() => memory.pin(a)).toThrow("memory: w (weights) is gone, and a recording wants it");
+  });
+
+  test("a held buffer is freed once, and after destroyAll letting go does no harm", () => {
+    const { memory } = fakeMemory();
+    const a = memory.alloc(1000, "activations", "x");
+    memory.pin(a);
+    memory.free(a);
+    expect(() => memory.free(a)).toThrow("memory: x (activations) is freed twice");
+    memory.destroyAll();
+    expect(() => memory.unpin(a)).not.toThrow();
+    expect(memory.current).toBe(0);
+  });
+
+  test("one that the device had no room for is destroyed, not pooled, when it is let go of", () => {
+    const { memory, existing } = fakeMemory();
+    const a = memory.alloc(1000, "activations", "x");
+    memory.pin(a);
+    memory.refuse(a.buffer);
+    memory.free(a);
+    expect(a.state).toBe("held");
+    memory.unpin(a);
+    expect([a.state, existing()]).toEqual(["gone", []]);
+  });
+});
+
 describe("reuse", () => {
   test("a freed buffer comes back for the same purpose and size class, within one recording too", () => {
     const { memory, made } = fakeMemory();
