@@ -3,7 +3,14 @@ import { afterAll, describe, expect, test } from "vitest";
 import { BadInput } from "../../src/check.ts";
 import { OutOfMemory } from "../../src/gpu/errors.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import type { CacheShape, KvCache, Place, StepRequest } from "../../src/kv/cache.ts";
+import {
+  type CacheShape,
+  type KvCache,
+  type Place,
+  type RememberingCache,
+  remembers,
+  type StepRequest,
+} from "../../src/kv/cache.ts";
 import { ContiguousCache } from "../../src/kv/contiguous-cache.ts";
 import { type CacheOptions, makeCache } from "../../src/kv/make-cache.ts";
 import { NoCache } from "../../src/kv/no-cache.ts";
@@ -155,6 +162,138 @@ function slotsFor(cache: KvCache, requests: readonly StepRequest[]): Uint32Array
   });
   return slots;
 }
+
+describe("slots ahead of need", () => {
+  const ahead = fc.array(
+    fc.record({
+      do: fc.constantFrom(
+        "open" as const,
+        "close" as const,
+        "reserve" as const,
+        "grow" as const,
+        "step" as const,
+      ),
+      which: fc.nat(100),
+      count: fc.integer({ min: 1, max: 11 }),
+    }),
+    { maxLength: 80, size: "max" },
+  );
+  /** A cache that remembers, and what it may hold: places at most, tokens of one, slots in all. */
+  const KINDS = [
+    { kind: "contiguous", make: () => new ContiguousCache(gpu, SHAPE, 3, 20), places: 3 },
+    { kind: "paged", make: () => new PagedCache(gpu, SHAPE, 9, 8), places: 5 },
+  ] as const;
+
+  test.each(KINDS)(
+    "$kind: what was reserved is found in the row, grows into use, and fails without a trace",
+    ({ make, places }) => {
+      fc.assert(
+        fc.property(ahead, (list) => {
+          const cache: RememberingCache = make();
+          const { pageSize } = cache;
+          const slotOf = (place: Place, position: number) => {
+            const row = cache.slotRow(place);
+            if (cache.slotPart === "slots-contiguous") return row[0]! + position;
+            return row[Math.floor(position / pageSize)]! * pageSize + (position % pageSize);
+          };
+          const live: Modelled[] = [];
+          for (const { do: what, which, count } of list) {
+            const chosen = live[which % Math.max(1, live.length)];
+            if (what === "open" && live.length < places) live.push({ place: cache.open(), slots: [] });
+            else if (chosen && what === "close") {
+              cache.close(chosen.place);
+              live.splice(live.indexOf(chosen), 1);
+            } else if (chosen && what !== "open") {
+              const before = [cache.usage(), [...cache.slotRow(chosen.place)], chosen.place.length];
+              try {
+                if (what === "reserve") cache.reserve(chosen.place, count);
+                else if (what === "grow") cache.grow(chosen.place, count);
+                else slotsFor(cache, [{ place: chosen.place, count }]);
+              } catch (error) {
+                expect(error).toBeInstanceOf(cache.mode === "paged" ? OutOfPages : BadInput);
+                expect([cache.usage(), [...cache.slotRow(chosen.place)], chosen.place.length]).toEqual(
+                  before,
+                );
+                continue;
+              }
+              if (what === "reserve") expect(chosen.place.length).toBe(chosen.slots.length);
+              else
+                for (let i = 0; i < count; i++) chosen.slots.push(slotOf(chosen.place, chosen.slots.length));
+              // Rows only grow: what the GPU has read of one stays true.
+              const was = before[1] as number[];
+              expect(cache.slotRow(chosen.place).slice(0, was.length)).toEqual(was);
+              const needed = cache.tableWidth(
+                Math.max(1, chosen.place.length + (what === "reserve" ? count : 0)),
+              );
+              expect(cache.slotRow(chosen.place).length).toBeGreaterThanOrEqual(needed);
+            }
+            const slots = live.flatMap((s) => s.slots);
+            expect(new Set(slots).size).toBe(slots.length);
+            for (const { place, slots } of live) expect(place.length).toBe(slots.length);
+            expect(cache.usage().used).toBe(slots.length * SLOT_BYTES);
+          }
+          for (const { place } of live) cache.close(place);
+          expect(cache.usage()).toMatchObject({ reserved: 0, used: 0, wasted: 0 });
+          cache.free();
+        }),
+        { numRuns: 60 },
+      );
+    },
+  );
+
+  test("a forward step and a reserved one take the same slots", () => {
+    for (const { make } of KINDS) {
+      const [one, other] = [make(), make()];
+      const [a, b] = [one.open(), other.open()];
+      slotsFor(one, [{ place: a, count: 6 }]);
+      const slots = slotsFor(one, [{ place: a, count: 5 }]);
+      slotsFor(other, [{ place: b, count: 6 }]);
+      other.reserve(b, 5);
+      other.grow(b, 5);
+      expect(other.slotRow(b)).toEqual(one.slotRow(a));
+      expect([...slots].at(-1)).toBe(one.mode === "paged" ? 2 * 8 + 2 : 10);
+      for (const cache of [one, other]) cache.free();
+    }
+  });
+
+  test("the width of a row is what its longest sequence needs", () => {
+    const [strips, pages] = KINDS.map(({ make }) => make());
+    expect([1, 8, 9, 1024].map((tokens) => pages!.tableWidth(tokens))).toEqual([1, 1, 2, 128]);
+    expect([1, 1024].map((tokens) => strips!.tableWidth(tokens))).toEqual([1, 1]);
+    expect([strips!.pageSize, pages!.pageSize]).toEqual([1, 8]);
+    strips!.free();
+    pages!.free();
+  });
+
+  test("reserved twice is reserved once; pages that were not needed go back with the rest", () => {
+    const cache = new PagedCache(gpu, SHAPE, 9, 8);
+    const place = cache.open();
+    cache.reserve(place, 20);
+    cache.reserve(place, 20);
+    expect([cache.slotRow(place), cache.usage().reserved]).toEqual([[1, 2, 3], 24 * SLOT_BYTES]);
+    cache.grow(place, 2);
+    expect(cache.usage()).toMatchObject({ used: 2 * SLOT_BYTES, wasted: 22 * SLOT_BYTES });
+    cache.close(place);
+    expect(cache.allocator.freeCount).toBe(9);
+    cache.free();
+  });
+
+  test("a cache that forgets has none, and a closed place gets none", () => {
+    expect(remembers(new NoCache(gpu, SHAPE))).toBe(false);
+    for (const { make } of KINDS) {
+      const cache = make();
+      const place = cache.open();
+      cache.close(place);
+      for (const call of [
+        () => cache.reserve(place, 1),
+        () => cache.grow(place, 1),
+        () => cache.slotRow(place),
+      ])
+        expect(call).toThrow("this place is closed, or another cache's");
+      cache.free();
+    }
+  });
+});
 
 describe.each(["contiguous", "paged"] as const)("no memory for the arrays of a %s step", (mode) => {
   test("changes nothing", async () => {
