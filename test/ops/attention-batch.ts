@@ -4,6 +4,7 @@ import { type AttentionBatch, attention, attentionArguments } from "../../src/op
 import { decodeAttention } from "../../src/ops/decode-attention.ts";
 import { mergeAttention } from "../../src/ops/merge-attention.ts";
 import { pagedAttention } from "../../src/ops/paged-attention.ts";
+import { storagePart } from "../../src/ops/storage.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { type Output, withGuards, withGuardsAll } from "../gpu-fixture.ts";
 import * as reference from "../reference.ts";
@@ -85,9 +86,6 @@ export function expectedAttention({ qkv, contexts, heads, headSize }: Batch): Fl
   return reference.attention(qkv, contexts, heads, headSize, 1 / Math.sqrt(headSize));
 }
 
-/** The parts of a kernel's options with the form for few threads in place of the Gpu's own. */
-const narrowParts = (parts: readonly string[]) => [parts[0]!, "attend-narrow"];
-
 /** Keys and values in `slots` slots, NaN in every slot where no position lies. */
 function fillSlots(batch: Batch, slots: number, slotOf: (sequence: number, position: number) => number) {
   const C = batch.heads * batch.headSize;
@@ -142,7 +140,7 @@ function strips({ contexts }: Batch): Layout {
   return { slots, table, slotOf: (s, p) => table[s]! + p };
 }
 
-/** attention with every sequence in a strip. */
+/** attention with every sequence in a strip; with a workgroup size, in the form for few threads. */
 export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): Promise<Output> {
   const { slots, table, slotOf } = strips(batch);
   const cache = fillSlots(batch, slots, slotOf);
@@ -163,7 +161,7 @@ export function runContiguous(gpu: Gpu, batch: Batch, workgroupSize?: number): P
     const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
     const all = { ...buffers, strip_starts: stripStarts };
     new Kernel("attention").run(gpu, all, params, workgroups, {
-      parts: narrowParts(options.parts),
+      parts: [storagePart(k), "attend-narrow"],
       constants,
     });
     return y;
@@ -176,7 +174,6 @@ export interface Paging {
   readonly seed?: number;
   /** How many pages at the front of every sequence are the first sequence's own. */
   readonly sharedPages?: number;
-  readonly workgroupSize?: number;
 }
 
 /** Every sequence's pages anywhere, twice as many as needed. Entries past a sequence's end name a page of NaN. */
@@ -205,7 +202,7 @@ function paging(
 
 /** paged-attention with every sequence's pages anywhere. */
 export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
-  const { pageSize, workgroupSize } = how;
+  const { pageSize } = how;
   const { slots, table, width, slotOf } = paging(batch, how);
   const cache = fillSlots(batch, slots, slotOf);
   const scale = 1 / Math.sqrt(batch.headSize);
@@ -213,24 +210,7 @@ export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
     const [k, v] = cache(gpu) as [Tensor, Tensor];
     const { tensors, queries } = batchTensors(gpu, batch);
     const pageTable = integers(gpu, table, [batch.contexts.length, width]);
-    if (workgroupSize === undefined)
-      return pagedAttention(queries, k, v, pageTable, pageSize, tensors, scale);
-    const { y, buffers, params, workgroups, options } = attentionArguments(
-      "paged-attention",
-      queries,
-      k,
-      v,
-      tensors,
-      scale,
-    );
-    const constants = { ...options.constants, WORKGROUP_SIZE: workgroupSize };
-    const all = { ...buffers, page_table: pageTable };
-    const paged = { ...params, page_size: pageSize, table_width: width };
-    new Kernel("paged-attention").run(gpu, all, paged, workgroups, {
-      parts: narrowParts(options.parts),
-      constants,
-    });
-    return y;
+    return pagedAttention(queries, k, v, pageTable, pageSize, tensors, scale);
   });
 }
 

@@ -13,8 +13,10 @@ import {
   runContiguous,
   runPaged,
 } from "./attention-batch.ts";
+import { openForms } from "./fused-forms.ts";
 
 const gpu = await openTestGpu();
+const forms = await openForms("portable");
 const PAGE_SIZES = [8, 16, 17, 256];
 
 describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
@@ -27,10 +29,10 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
     expect(paged.bits).toEqual((await runContiguous(gpu, batch)).bits);
   });
 
-  test.each([4, 128])("%i threads", async (workgroupSize) => {
+  test.each(forms)("the form for $form", async ({ on }) => {
     const batch = makeBatch({ heads: 2, headSize: 16, lengths: [...MIXED, [143, 2]] }, dtype);
-    const paged = await runPaged(gpu, batch, { pageSize: 16, workgroupSize });
-    expect(paged.bits).toEqual((await runContiguous(gpu, batch, workgroupSize)).bits);
+    const paged = await runPaged(on, batch, { pageSize: 16 });
+    expect(paged.bits).toEqual((await runContiguous(on, batch)).bits);
     expectClose(paged.values, expectedAttention(batch), tolerance);
   });
 
