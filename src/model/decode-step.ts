@@ -2,7 +2,9 @@ import type { ReplayableRecording } from "../gpu/recording.ts";
 import { type KvCache, type RememberingCache, remembers } from "../kv/cache.ts";
 import { decodeAttention } from "../ops/decode-attention.ts";
 import { embedding } from "../ops/embedding.ts";
+import { NORM_BYTES } from "../ops/layernorm.ts";
 import { matvec } from "../ops/matvec.ts";
+import { mergeBytes } from "../ops/merge-attention.ts";
 import { mergeMatvec } from "../ops/merge-matvec.ts";
 import { normHead } from "../ops/norm-head.ts";
 import { normMatvec } from "../ops/norm-matvec.ts";
@@ -34,8 +36,11 @@ export class DecodeStep {
 
   /** Can this model's decode step be recorded with this cache? Otherwise forward does the same, launch by launch. */
   static supports(model: Gpt2, cache: KvCache): cache is RememberingCache {
-    const { channels: C, innerChannels: F, headSize } = model.config;
-    const fits = rowFits(model.gpu, C, (3 * C) / 4) && rowFits(model.gpu, C, Math.ceil(F / 4));
+    const { channels: C, innerChannels: F, heads, headSize, contextLength } = model.config;
+    const fits =
+      rowFits(model.gpu, C, (3 * C) / 4, NORM_BYTES) &&
+      rowFits(model.gpu, C, Math.ceil(F / 4), NORM_BYTES) &&
+      rowFits(model.gpu, C, Math.ceil(C / 4), mergeBytes(heads, contextLength));
     return remembers(cache) && headSize % 4 === 0 && fits;
   }
 

@@ -4,6 +4,9 @@ import { shapeText, Tensor } from "../tensor.ts";
 
 const kernel = new Kernel("layernorm");
 
+/** Workgroup memory of norm.wgsl. */
+export const NORM_BYTES = 128;
+
 /** Throws unless norm is [2, C] for x [T, C]. */
 export function checkNorm(op: string, x: Tensor, norm: Tensor): void {
   check(

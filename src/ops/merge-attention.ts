@@ -1,8 +1,14 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
+import { CHUNK } from "./decode-attention.ts";
 
 const kernel = new Kernel("merge-attention");
+
+/** Workgroup memory of merge-chunks.wgsl for contexts of up to `maxContext` tokens. */
+export function mergeBytes(heads: number, maxContext: number): number {
+  return 12 * heads * Math.ceil(maxContext / CHUNK);
+}
 
 /**
  * The result of attention [S, C] f32 out of the partial results of `decodeAttention` [S, H, chunks, D + 4] f32; a new tensor.

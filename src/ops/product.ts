@@ -99,10 +99,11 @@ export function productWork(rows: number, w: Tensor): () => Work {
   });
 }
 
-/** Can a product with a row of `depth` in workgroup memory, as norm-matvec and its like have it, run on this device? */
-export function rowFits(gpu: Gpu, depth: number, nQuads: number): boolean {
-  const NORM_BYTES = 16 * 16; // the lanes of norm.wgsl
-  const bytes =
-    16 * (rowQuads(depth) + (columnForm(gpu, depth, nQuads).constants.PARTIALS ?? 0)) + NORM_BYTES;
-  return bytes <= gpu.limits.maxComputeWorkgroupStorageSize;
+/**
+ * Can a product with a row of `depth` in workgroup memory, as norm-matvec and its like have it, run on this device?
+ * `besides` are bytes that the kernel needs for other things.
+ */
+export function rowFits(gpu: Gpu, depth: number, nQuads: number, besides: number): boolean {
+  const quads = rowQuads(depth) + (columnForm(gpu, depth, nQuads).constants.PARTIALS ?? 0);
+  return 16 * quads + besides <= gpu.limits.maxComputeWorkgroupStorageSize;
 }
