@@ -4,33 +4,9 @@ import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, scaledTo, TOLERANCE } from "../numerics.ts";
 import * as reference from "../reference.ts";
-import { randomFloats } from "../values.ts";
+import { makePartials, type PartialShape as Shape } from "./partial-results.ts";
 
 const gpu = await openTestGpu();
-
-interface Shape {
-  readonly heads: number;
-  readonly headSize: number;
-  readonly contexts: readonly number[];
-  /** Chunks that there is room for. */
-  readonly chunks: number;
-}
-
-/** Partial results with maxima from -spread to spread; NaN in the chunks past a context. */
-function makePartials({ heads, headSize, contexts, chunks }: Shape, spread = 5): Float32Array {
-  const width = headSize + 4;
-  const partials = new Float32Array(contexts.length * heads * chunks * width).fill(Number.NaN);
-  contexts.forEach((length, s) => {
-    for (let h = 0; h < heads; h++)
-      for (let c = 0; c < Math.ceil(length / 128); c++) {
-        const chunk = (s * heads + h) * chunks + c;
-        const [largest, sum] = randomFloats(1000 + chunk, 2);
-        partials.set(randomFloats(chunk, headSize), chunk * width);
-        partials.set([largest! * spread, sum! + 2, 0, 0], chunk * width + headSize);
-      }
-  });
-  return partials;
-}
 
 function run(shape: Shape, partials: Float32Array) {
   const { heads, headSize, contexts, chunks } = shape;
