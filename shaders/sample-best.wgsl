@@ -28,10 +28,6 @@ fn keep_best(place: u32, key: u32, id: u32) {
   best_ids[place / 4u][place % 4u] = id;
 }
 
-fn best_key_at(s: u32, share: u32) -> u32 {
-  return bests[2u * BESTS * s + share];
-}
-
 // The highest key and the lowest id with it, of the first..first + count quads of best_keys.
 fn best_of_quads(first: u32, step: u32, count: u32) -> vec2u {
   var keys = best_keys[first];
@@ -85,25 +81,33 @@ fn is_score(key: u32) -> bool {
   return key > KEY_OF_MINUS_INFINITY && key < KEY_OF_BAD;
 }
 
-// The shares' bests in `lanes`, some to a lane, as if a lane had looked at their logits. Leaves a barrier to the caller.
+// The shares' bests in `lanes`, some to a lane, as if a lane had looked at their logits. Before find_best's barriers.
 fn lanes_from_bests(thread: u32, s: u32) {
+  let start = 2u * BESTS * s;
+  let last = max(BESTS, 1u) - 1u;
   for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
     var key = KEY_OF_MINUS_INFINITY;
-    for (var share = lane; share < BESTS; share += LANES) {
-      key = max(key, best_key_at(s, share));
+    for (var share = lane; share < BESTS; share += 2u * LANES) { // two at once: a GPU's head has a few more than 1,024
+      let first = bests[start + share];
+      let second = bests[start + min(share + LANES, last)];
+      key = max(key, max(first, select(NO_KEY, second, share + LANES < BESTS)));
     }
     lanes[lane] = bitcast<u32>(from_ordered(key));
   }
 }
 
-// Lists every token with a score of at least `bound`, from the shares that have one. Needs hot_count 0.
-fn list_from_bests(thread: u32, row: Row, s: u32, bound: f32) {
-  let lowest = score_keys(vec4f(bound)).x;
-  for (var share = thread; share < BESTS; share += WORKGROUP_SIZE) {
-    if (best_key_at(s, share) >= lowest) {
-      let place = atomicAdd(&hot_count, 1u);
-      if (place < LANES) { // more than that are too many tokens in any case
-        atomicStore(&bins[place], share);
+// Lists every token with a score of at least `bound`, after lanes_from_bests and bound_of: all shares of the lanes that have
+// one are looked at.
+fn list_from_bests(thread: u32, row: Row, bound: f32) {
+  for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
+    if (bitcast<f32>(lanes[lane]) >= bound) {
+      for (var share = lane; share < BESTS; share += LANES) {
+        let place = atomicAdd(&hot_count, 1u);
+        if (place < LANES) {
+          atomicStore(&bins[place], share);
+        } else { // so many are too many
+          atomicMax(&candidate_count, CAPACITY + 1u);
+        }
       }
     }
   }

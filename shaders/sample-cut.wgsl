@@ -157,3 +157,35 @@ fn cut_in_list(thread: u32, row: Row, search: Search, goal: f32, count: u32) -> 
   workgroupBarrier(); // the one at the limit has written itself
   return Cut(found_rest, select(found_index, 0u, search.mass_scale == 0.0));
 }
+
+// Draws a token into `chosen`, whatever the filters. Top-k, then top-p, then the draw: one loop, so that a compiler that
+// inlines everything meets each once.
+fn draw_of_all(thread: u32, row: Row, top_k: u32, top_p: f32, lowest: f32, u: f32) {
+  var cut = Cut(row.lowest, 0u);
+  for (var stage = 0u; stage < 3u; stage++) {
+    let is_on = (stage == 0u && top_k > 0u && top_k < params.cols) || (stage == 1u && top_p < 1.0) || stage == 2u;
+    if (!is_on) {
+      continue;
+    }
+    var limit = f32(top_k);
+    var mass_scale = 0.0;
+    var range = SPAN;
+    if (stage == 2u && lowest > cut.x) {
+      cut = Cut(lowest, 0u);
+    }
+    if (stage > 0u) {
+      row_sums(thread, row, cut);
+    }
+    if (stage == 1u) {
+      let total = row_total(thread);
+      mass_scale = floor(TOTAL_MASS / total); // whole, so that the best token's mass is exact, and with it that of ties
+      limit = top_p * total * mass_scale;
+      // Below the floor of src/generate/logit-filters.ts are at most half of those that may go.
+      range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
+    }
+    if (stage < 2u) {
+      cut = find_cut(thread, row, cut, limit, mass_scale, range);
+    }
+  }
+  draw(thread, row, cut, u);
+}

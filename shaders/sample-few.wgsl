@@ -5,7 +5,7 @@
 
 const FEW = 128u; // the largest top-k that comes here
 
-// A bound with at least k scores at or above it, if there are so many. Needs the lanes' maxima in `lanes`.
+// A bound with at least k scores at or above it, if there are so many. Needs the lanes' maxima in `lanes`, or the shares'.
 fn bound_of(thread: u32, row: Row, k: u32) -> f32 {
   let groups = select(256u, 128u, k <= 64u);
   let size = LANES / groups; // lanes of a group; so many lanes also share the work of a group
@@ -63,14 +63,10 @@ fn list_from(thread: u32, row: Row, bound: f32) {
 
 // Draws a token into `chosen` and returns true; false, the same for all threads, if too many scores are about equal. With
 // `by_bests` the row itself is not looked at but where its best tokens are.
-fn draw_of_few(thread: u32, row: Row, s: u32, by_bests: bool, k: u32, top_p: f32, lowest: f32, u: f32) -> bool {
-  if (by_bests) {
-    lanes_from_bests(thread, s);
-    workgroupBarrier(); // every lane's maximum is there
-  }
+fn draw_of_few(thread: u32, row: Row, by_bests: bool, k: u32, top_p: f32, lowest: f32, u: f32) -> bool {
   let bound = bound_of(thread, row, k);
   if (by_bests) {
-    list_from_bests(thread, row, s, bound);
+    list_from_bests(thread, row, bound);
   } else {
     list_from(thread, row, bound);
   }

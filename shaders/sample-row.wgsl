@@ -1,4 +1,4 @@
-// Part of sample: a row of scores, how it is shared out, and its maximum.
+// Part of sample: a row of scores, how it is shared out, and its maximum and who has it.
 //
 // 32 teams of 32 lanes share the row, whatever the number of threads, so that no sum depends on it: a team has a range
 // of quads (four neighbouring ids), its lanes stride over it. A thread plays every WORKGROUP_SIZE-th lane.
@@ -128,4 +128,17 @@ fn row_max_bits(thread: u32, row: Row) -> u32 {
     agreed = bitcast<u32>(best);
   }
   return workgroupUniformLoad(&agreed); // a barrier: thread 0 has written it
+}
+
+// The lowest id with the highest score, into `chosen`.
+fn pick_best(thread: u32, row: Row) {
+  for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
+    if (bitcast<f32>(lanes[lane]) == row.max) {
+      var best = vec4u(NONE);
+      for (var q = lane_first(lane); q < lane_end(lane); q += TEAM) {
+        best = min(best, select(vec4u(NONE), 4u * q + QUAD_IDS, scores_at(row, q) == vec4f(row.max)));
+      }
+      atomicMin(&chosen, min(min(best.x, best.y), min(best.z, best.w)));
+    }
+  }
 }

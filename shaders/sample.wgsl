@@ -64,38 +64,33 @@ const MAX_TEMPERATURE = 1e30;
 var<workgroup> chosen: atomic<u32>;
 var<workgroup> hot_count: atomic<u32>;
 var<workgroup> random: f32;
-var<workgroup> next_slot: u32;
 
 fn setting(s: u32, i: u32) -> f32 {
   return bitcast<f32>(settings[s * SETTINGS + i]);
 }
 
-// The lowest id with the highest score, into `chosen`.
-fn pick_best(thread: u32, row: Row) {
-  for (var lane = thread; lane < LANES; lane += WORKGROUP_SIZE) {
-    if (bitcast<f32>(lanes[lane]) == row.max) {
-      var best = vec4u(NONE);
-      for (var q = lane_first(lane); q < lane_end(lane); q += TEAM) {
-        best = min(best, select(vec4u(NONE), 4u * q + QUAD_IDS, scores_at(row, q) == vec4f(row.max)));
-      }
-      atomicMin(&chosen, min(min(best.x, best.y), min(best.z, best.w)));
-    }
-  }
-}
-
-// Writes the token, and makes the step arrays those of the step that computes it.
-fn advance(s: u32, token: u32, position: u32, generated: u32, ring: u32) {
+// Writes what the token decides of the next step: one thread.
+fn write_token(s: u32, token: u32, generated: u32, ring: u32) {
   let stride = params.step_stride;
   step[s] = select(token, 0u, token == NONE);
-  step[stride + s] = position;
-  step[2u * stride + s] = next_slot;
-  step[3u * stride + s] = position + 1u;
   step[4u * stride + s] = generated + 1u;
   step[5u * stride + s] = ring + 1u;
   tokens[(ring % params.ring_size) * params.sequences + s] = token;
   if (token != NONE) {
     seen[s * params.seen_words + token / 32u] |= 1u << (token % 32u);
   }
+}
+
+// Writes where the token goes: another thread, whose look at the slot table takes as long as the other's at `seen`.
+fn write_place(s: u32, position: u32) {
+  let stride = params.step_stride;
+  var slot = 0u;
+  if (position < params.max_positions) {
+    slot = slot_of(s, position);
+  }
+  step[stride + s] = position;
+  step[2u * stride + s] = slot;
+  step[3u * stride + s] = position + 1u;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -106,38 +101,40 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let top_p = setting(s, 2u);
   let is_greedy = GREEDY || temperature == 0.0;
 
+  let is_first = thread == 0u;
+  let is_last = thread == WORKGROUP_SIZE - 1u;
   let stride = params.step_stride;
   let position = step[stride + s] + 1u; // of the token to be chosen
   let generated = step[4u * stride + s];
   let ring = step[5u * stride + s];
 
-  // 1. What takes long and needs no logits: threads of different subgroups do it while the others read.
-  if (thread == 0u) {
+  // 1. What needs no logits.
+  if (is_first) {
     atomicStore(&chosen, NONE);
-    if (!is_greedy) {
-      let at = s * SETTINGS;
-      let seed = vec2u(settings[at + 5u], settings[at + 6u]);
-      random = uniform_random(seed, settings[at + 7u], generated);
-    }
   }
-  if (thread == WORKGROUP_SIZE - 1u) {
-    next_slot = 0u;
-    if (position < params.max_positions) {
-      next_slot = slot_of(s, position);
-    }
+  if (!is_greedy && thread == WORKGROUP_SIZE / 2u) { // of another subgroup than those that find the best
+    let at = s * SETTINGS;
+    let seed = vec2u(settings[at + 5u], settings[at + 6u]);
+    random = uniform_random(seed, settings[at + 7u], generated);
   }
 
   // 2. The highest score. Its bits tell a row that nothing can be chosen from. Where the head has found it, a greedy row is
   // done. The search comes before the question whether it helps, because the penalty is still on its way.
   var row = Row(s * params.row_quads, s * params.seen_words, setting(s, 4u), 0.0, 0.0, -LARGEST);
   if (BESTS > 0u) {
+    if (!GREEDY) {
+      lanes_from_bests(thread, s);
+    }
     find_best(thread, s);
   }
   let is_known = BESTS > 0u && row.penalty == 1.0;
   if (is_known && is_greedy) {
-    if (thread == 0u) {
+    if (is_first) {
       let best = found_best();
-      advance(s, select(NONE, best.y, is_score(best.x)), position, generated, ring);
+      write_token(s, select(NONE, best.y, is_score(best.x)), generated, ring);
+    }
+    if (is_last) {
+      write_place(s, position);
     }
     return;
   }
@@ -145,7 +142,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let by_bests = is_known && BEST_QUADS > 0u; // a small top-k needs each lane's maximum, or the shares'
   var max_bits = 0u;
   if (is_known && (by_bests || !is_few)) {
-    if (thread == 0u) {
+    if (is_first) {
       let key = found_best().x;
       agreed = select(infinity_bits, bitcast<u32>(from_ordered(key)), is_score(key));
     }
@@ -166,41 +163,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let lowest = lowest_of_min_p(row, setting(s, 3u));
     var is_drawn = false;
     if (is_few) {
-      is_drawn = draw_of_few(thread, row, s, by_bests, top_k, top_p, lowest, random);
+      is_drawn = draw_of_few(thread, row, by_bests, top_k, top_p, lowest, random);
     }
     if (!is_drawn) {
-      // Top-k, then top-p, then the draw: one loop, so that a compiler that inlines everything meets each once.
-      var cut = Cut(row.lowest, 0u);
-      for (var stage = 0u; stage < 3u; stage++) {
-        let is_on = (stage == 0u && top_k > 0u && top_k < params.cols) || (stage == 1u && top_p < 1.0) || stage == 2u;
-        if (!is_on) {
-          continue;
-        }
-        var limit = f32(top_k);
-        var mass_scale = 0.0;
-        var range = SPAN;
-        if (stage == 2u && lowest > cut.x) {
-          cut = Cut(lowest, 0u);
-        }
-        if (stage > 0u) {
-          row_sums(thread, row, cut);
-        }
-        if (stage == 1u) {
-          let total = row_total(thread);
-          mass_scale = floor(TOTAL_MASS / total); // whole, so that the best token's mass is exact, and with it that of ties
-          limit = top_p * total * mass_scale;
-          // Below the floor of src/generate/logit-filters.ts are at most half of those that may go.
-          range = min(SPAN, log2(2.0 * f32(params.cols) / ((1.0 - top_p) * total)) * LN_2);
-        }
-        if (stage < 2u) {
-          cut = find_cut(thread, row, cut, limit, mass_scale, range);
-        }
-      }
-      draw(thread, row, cut, random);
+      draw_of_all(thread, row, top_k, top_p, lowest, random);
     }
   }
-  workgroupBarrier(); // the token is chosen, and the next slot known
-  if (thread == 0u) {
-    advance(s, atomicLoad(&chosen), position, generated, ring);
+  workgroupBarrier(); // the token is chosen
+  if (is_first) {
+    write_token(s, atomicLoad(&chosen), generated, ring);
+  }
+  if (is_last) {
+    write_place(s, position);
   }
 }
