@@ -7,7 +7,7 @@
 // (x + y) + (z + w); a group of 16 positions is one chain; the groups are added in order. Threads are no part of it.
 //
 // This part has what the two forms share: attend-narrow.wgsl for few threads, attend-wide.wgsl for a thread a position. The
-// kernel binds k and v [slots, H, HEAD_QUADS · 4] of Packed4, has the constant HEADS, and declares
+// kernel binds k [slots, H, HEAD_QUADS · 4] of Keys and v of Packed4, has the constant HEADS, and declares
 //   slot_of(sequence, position) -> u32   where a position lies
 // It fills `query` and calls locate_chunk, attend_chunk, then chunk_values and chunk_sum.
 

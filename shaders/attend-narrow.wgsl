@@ -25,8 +25,8 @@ fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
   for (var i = thread; i < count; i += WORKGROUP_SIZE) {
     let row = head_rows[i];
     var products = vec4f();
-    for (var quad = 0u; quad < HEAD_QUADS; quad++) {
-      products = fma(query[quad], unpack4(k[row + quad]), products);
+    for (var quad = 0u; quad < HEAD_QUADS; quad += KEY_QUADS) {
+      products = add_keys(k[(row + quad) / KEY_QUADS], quad, products);
     }
     let score = (products.x + products.y) + (products.z + products.w);
     own_largest = max(own_largest, score);

@@ -23,9 +23,9 @@ fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
   // 1. The key of this thread's position sets out. Past the context slot 0 is read, and not used.
   let inside = thread < count;
   let row = (select(0u, own_slot, inside) * HEADS + head) * HEAD_QUADS;
-  var keys: array<Packed4, MAX_HEAD_QUADS>;
-  for (var quad = 0u; quad < HEAD_QUADS; quad++) {
-    keys[quad] = k[row + quad];
+  var keys: array<Keys, MAX_HEAD_QUADS>;
+  for (var i = 0u; i < HEAD_QUADS / KEY_QUADS; i++) {
+    keys[i] = k[row / KEY_QUADS + i];
   }
   head_rows[thread] = row;
   if (thread == 0u) {
@@ -38,8 +38,8 @@ fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
 
   // 3. A score a thread.
   var products = vec4f();
-  for (var quad = 0u; quad < HEAD_QUADS; quad++) {
-    products = fma(query[quad], unpack4(keys[quad]), products);
+  for (var i = 0u; i < HEAD_QUADS / KEY_QUADS; i++) {
+    products = add_keys(keys[i], i * KEY_QUADS, products);
   }
   let score = select(LOWEST, (products.x + products.y) + (products.z + products.w), inside);
   raise_largest(score);

@@ -1,5 +1,6 @@
 // with storage-f32.wgsl | storage-f16.wgsl
 // with attend-chunk.wgsl
+// with attend-keys.wgsl | attend-keys-pairs.wgsl
 // with attend-max.wgsl | attend-max-subgroup.wgsl
 // with attend-narrow.wgsl | attend-wide.wgsl
 //
@@ -34,7 +35,7 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> qkv: array<f32>;
-@group(0) @binding(2) var<storage, read> k: array<Packed4>;
+@group(0) @binding(2) var<storage, read> k: array<Keys>;
 @group(0) @binding(3) var<storage, read> v: array<Packed4>;
 @group(0) @binding(4) var<storage, read> strip_starts: array<u32>;
 @group(0) @binding(5) var<storage, read> context_lens: array<u32>;

@@ -1,6 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl
 // with slots-contiguous.wgsl | slots-paged.wgsl
 // with attend-chunk.wgsl
+// with attend-keys.wgsl | attend-keys-pairs.wgsl
 // with attend-max.wgsl | attend-max-subgroup.wgsl
 // with attend-narrow.wgsl | attend-wide.wgsl
 //
@@ -23,7 +24,7 @@ override MAX_CONTEXT: u32 = 128u; // positions that slot_table has room for, in 
 override SCALE: f32 = 1.0;        // usually 1/√head_size
 
 @group(0) @binding(0) var<storage, read> q: array<vec4f>;
-@group(0) @binding(1) var<storage, read> k: array<Packed4>;
+@group(0) @binding(1) var<storage, read> k: array<Keys>;
 @group(0) @binding(2) var<storage, read> v: array<Packed4>;
 @group(0) @binding(3) var<storage, read> slot_table: array<u32>;
 @group(0) @binding(4) var<storage, read> context_lens: array<u32>;

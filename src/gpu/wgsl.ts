@@ -31,7 +31,7 @@ export interface KernelSource {
 
 const SHADERS = new URL("../../shaders/", import.meta.url);
 const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:\s*([^;]*);/g;
-/** Storage of four elements, as the storage parts define it: Packed4, and Kv4 in kernels that have two of them. */
+/** Storage of four elements, as the storage parts define it: Packed4, and other names in kernels that have two of them. */
 const PACKED = /alias\s+(\w+)\s*=\s*(\w+)\s*;/g;
 const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
 const ENABLE = /^enable [^;]*;$/gm;
@@ -151,10 +151,11 @@ function elementOf(
   aliases: ReadonlyMap<string, string>,
 ): "f32" | "f16" | "i8" | "u32" {
   const inner = type.trim().match(/^array<\s*(\w+)\s*>$/)?.[1] ?? "";
-  const stored = aliases.get(inner);
+  let stored = aliases.get(inner);
+  while (stored && aliases.has(stored)) stored = aliases.get(stored);
   if (inner === "f32" || inner === "vec4f" || stored === "vec4f") return "f32";
   if (inner === "u32") return "u32";
-  if (stored === "vec2u") return "f16";
+  if (stored === "vec2u" || stored === "vec4u") return "f16";
   if (stored === "u32") return "i8";
   check(
     false,

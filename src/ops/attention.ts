@@ -1,5 +1,4 @@
 import { check } from "../check.ts";
-import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import type { Work } from "../gpu/recording.ts";
 import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
@@ -12,12 +11,18 @@ const kernel = new Kernel("attention");
 export const MAX_HEAD_SIZE = 128;
 
 /**
- * The parts of the attention kernels that suit a Gpu: few threads a workgroup, or one a position of a chunk; and how these
- * agree on the largest score. Results do not depend on it.
+ * The parts of the attention kernels that suit keys k and their Gpu: how k is stored and read, few threads a workgroup or one
+ * a position of a chunk, and how these agree on the largest score. Results do not depend on it.
  */
-export function attentionForm(gpu: Gpu): string[] {
-  if (gpu.forms === "software") return ["attend-narrow"];
-  return ["attend-wide", gpu.canUse("subgroups") ? "attend-max-subgroup" : "attend-max"];
+export function attentionForm(k: Tensor): string[] {
+  const stored = storagePart(k);
+  if (k.gpu.forms === "software") return [stored, "attend-narrow"];
+  return [
+    stored,
+    "attend-wide",
+    k.dtype === "f16" && k.stride % 8 === 0 ? "attend-keys-pairs" : "attend-keys",
+    k.gpu.canUse("subgroups") ? "attend-max-subgroup" : "attend-max",
+  ];
 }
 
 /** Which rows of a batch belong to which sequence, and how long each sequence is; the same for every layer of a step. */
@@ -67,7 +72,7 @@ export function attentionArguments(
     },
     workgroups: [heads, qkv.rows],
     options: {
-      parts: [storagePart(k), ...attentionForm(qkv.gpu)],
+      parts: attentionForm(k),
       constants: { HEADS: heads, HEAD_QUADS: k.stride / 4 },
       work: work && (() => attentionWork(qkv.rows, k, work.keys, work.pairs)),
     },

@@ -3,7 +3,6 @@ import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
 import { attentionForm, attentionWork, MAX_HEAD_SIZE } from "./attention.ts";
 import { checkCache } from "./kv-write.ts";
-import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("decode-attention");
 
@@ -69,7 +68,7 @@ export function decodeAttention(
     {},
     [heads, chunks, q.rows],
     {
-      parts: [storagePart(k), slots.part, ...attentionForm(q.gpu)],
+      parts: [...attentionForm(k), slots.part],
       constants: {
         HEADS: heads,
         HEAD_QUADS: headSize / 4,

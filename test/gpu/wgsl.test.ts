@@ -52,6 +52,8 @@ describe("what is read from a kernel", () => {
     ["array<Packed4>", "alias Packed4 = vec4f;", "f32"],
     ["array<Packed4>", "alias Packed4 = vec2u;", "f16"],
     ["array<Packed4>", "alias Packed4 = u32;", "i8"],
+    ["array<Keys>", "alias Packed4 = vec4f; alias Keys = Packed4;", "f32"],
+    ["array<Keys>", "alias Packed4 = vec2u; alias Keys = vec4u;", "f16"],
   ])("%s with %j holds %s", (type, alias, element) => {
     const code = `${alias} @group(0) @binding(0) var<storage, read> x: ${type}; @compute @workgroup_size(1) fn main() {}`;
     expect(parseKernel("k", code).bindings[0]!.element).toBe(element);
