@@ -105,6 +105,30 @@ test.each([
   },
 );
 
+test.each(forms)(
+  "a key that is not finite spoils its head and no other: the form for $form",
+  async ({ on }) => {
+    const batch = makeBatch({ heads: 2, headSize: 8, lengths: RAGGED.slice(0, 3) }, "f32");
+    const { bits } = (await runDecode(on, batch, "contiguous")).y;
+    // The second sequence's second head; its third chunk. Infinity less Infinity is a NaN of the other sign on some CPUs.
+    const at = 299 * 16 + 8;
+    for (const bad of [[NaN], [Infinity, -Infinity, Infinity, -Infinity]]) {
+      const contexts = batch.contexts.map((context, s) => {
+        const keys = Float32Array.from(context.keys);
+        if (s === 1) keys.set(bad, at);
+        return { ...context, keys };
+      });
+      const y = (await runDecode(on, { ...batch, contexts }, "contiguous")).y;
+      expect([...y.values.slice(24, 32)].every(Number.isNaN)).toBe(true);
+      for (const [begin, end] of [
+        [0, 24],
+        [32, 48],
+      ] as const)
+        expect(y.bits.slice(begin, end)).toEqual(bits.slice(begin, end));
+    }
+  },
+);
+
 const shape = { heads: 3, headSize: 8 };
 
 test("where the pages lie does not matter, to the bit, whatever their size", async () => {
