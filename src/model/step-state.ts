@@ -124,8 +124,8 @@ export class StepState {
   }
 
   /**
-   * Sample a token for each sequence from logits [S, V] f32, put it into the ring, and advance every array. `bests` is what normHead
-   * says of the logits.
+   * Sample a token for each sequence from logits [S, V] f32, put it into the ring, and advance every array. `bests` is
+   * what normHead says of the logits.
    */
   sample(logits: Tensor, bests?: Bests): void {
     sample({

@@ -13,7 +13,10 @@ const SETTINGS = 8;
 /** What the kernel writes for a row that has NaN, Infinity or no finite logit: there is no token to choose. */
 export const NO_TOKEN = 0xffffffff;
 
-/** Threads of a workgroup, which the results do not depend on: many to have loads in flight, few where barriers are dear. */
+/**
+ * Threads of a workgroup, which the results do not depend on: many to have loads in flight, few where barriers are dear. A
+ * greedy row with `bests` needs no more than the 128 of shaders/sample-best.wgsl.
+ */
 const THREADS = { gpu: 1024, software: 8 };
 
 /** How the next token is chosen: the fields of the CPU sampler's options, with the same ranges; undefined is off. */
@@ -140,7 +143,12 @@ export function sample({
       ...(bests ? { BESTS: bests.table.cols / 2, BEST_QUADS: bestQuads } : {}),
       ...(pageSize === undefined ? {} : { TABLE_WIDTH: table.cols, PAGE_SIZE: pageSize }),
     },
-    work: () => ({ shape: `${rows}×${cols}`, bytes: rows * cols * 4, flops: rows * cols }),
+    // At least, which with `bests` is what a greedy row needs.
+    work: () => ({
+      shape: `${rows}×${cols}`,
+      bytes: 4 * rows * (bests?.table.cols ?? cols),
+      flops: rows * (bests?.table.cols ?? cols),
+    }),
   });
 }
 

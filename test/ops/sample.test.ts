@@ -352,6 +352,15 @@ describe("with what the head says is best", () => {
       }
   });
 
+  test("where more shares than a list holds have one of the best", async () => {
+    const random = numbers(9);
+    const cases = ["equal", "few values, many ties", "rising"].map((kind) =>
+      caseOf(ROWS[kind]!(random, 6001), { topK: 40, topP: 0.9 }),
+    );
+    const wanted = await choose(gpu, cases);
+    expect(await choose(gpu, cases, { bests: bestsOf(gpu, cases, 1300, 4) })).toEqual(wanted);
+  });
+
   test("greedy with a penalty: the scores decide", async () => {
     const cases = [
       caseOf([1, 5, 4, -1], { temperature: 0, repetitionPenalty: 1.5 }, [1]),
