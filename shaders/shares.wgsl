@@ -13,17 +13,21 @@ override SPLIT: u32 = 32u;     // threads that share a column
 override PARTIALS: u32 = 128u; // COLUMNS · number of shares, at least
 
 const SHARE_ROWS = 24u; // rows of w in a share: 4 · SHARE_QUADS
+override SHARES: u32 = (DEPTH + SHARE_ROWS - 1u) / SHARE_ROWS;
+override WHOLE_SHARES: bool = DEPTH % SHARE_ROWS == 0u;
+override ONE_ROUND: bool = SPLIT >= SHARES; // a share a thread at most: straight code
 
 var<workgroup> partial: array<vec4f, PARTIALS>;
 var<private> weights: array<Packed4, SHARE_ROWS>;
 
 // Ask for a share of a column. Past the end of w its last row stands in: x is zero there.
 fn load_share(share: u32, column: u32) {
-  fetch_row(share);
+  let own = min(share, SHARES - 1u);
+  fetch_row(own);
   let end = DEPTH - 1u;
   let at = min(column, N_QUADS - 1u);
-  let k = share * SHARE_ROWS;
-  if (k + SHARE_ROWS <= DEPTH) {
+  let k = own * SHARE_ROWS;
+  if (WHOLE_SHARES || k + SHARE_ROWS <= DEPTH) {
     for (var i = 0u; i < SHARE_ROWS; i++) {
       weights[i] = w[(k + i) * N_QUADS + at];
     }
@@ -52,18 +56,23 @@ fn sum_share(share: u32) -> vec4f {
 // first share, number thread.y, was asked for by load_share.
 fn sum_columns(thread: vec2u, column: u32) -> vec4f {
   // 1. The shares.
-  let shares = (DEPTH + SHARE_ROWS - 1u) / SHARE_ROWS;
-  for (var share = thread.y; share < shares; share += SPLIT) {
-    if (share != thread.y) {
-      load_share(share, column);
+  if (ONE_ROUND) {
+    if (thread.y < SHARES) {
+      partial[thread.y * COLUMNS + thread.x] = sum_share(thread.y);
     }
-    partial[share * COLUMNS + thread.x] = sum_share(share);
+  } else {
+    for (var share = thread.y; share < SHARES; share += SPLIT) {
+      if (share != thread.y) {
+        load_share(share, column);
+      }
+      partial[share * COLUMNS + thread.x] = sum_share(share);
+    }
   }
   workgroupBarrier(); // every share is there
 
   // 2. The groups, each in the place of its first share, which nobody else reads.
   let group_step = GROUP_SHARES * COLUMNS;
-  let end = shares * COLUMNS;
+  let end = SHARES * COLUMNS;
   for (var first = thread.y * group_step; first < end; first += SPLIT * group_step) {
     var group = partial[first + thread.x];
     for (var i = 1u; i < GROUP_SHARES; i++) { // of constant length, so that no load waits for another
