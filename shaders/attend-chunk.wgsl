@@ -9,7 +9,7 @@
 // This part has what the two forms share: attend-narrow.wgsl for few threads, attend-wide.wgsl for a thread a position. The
 // kernel binds k [slots, H, HEAD_QUADS · 4] of Keys and v of Packed4, has the constant HEADS, and declares
 //   slot_of(sequence, position) -> u32   where a position lies
-// It fills `query` and calls locate_chunk, attend_chunk, then chunk_values and chunk_sum.
+// It fills `query` and calls locate_chunk, fetch_keys, attend_chunk, then chunk_values and chunk_sum.
 
 const CHUNK = 128u;
 const GROUP = 16u;
@@ -36,8 +36,4 @@ fn key_of(score: f32) -> u32 {
 fn largest_score() -> f32 {
   let key = atomicLoad(&largest_key);
   return bitcast<f32>(key ^ select(0xffffffffu, SIGN, key >= SIGN));
-}
-
-fn groups_of(count: u32) -> u32 {
-  return (count + GROUP - 1u) / GROUP;
 }

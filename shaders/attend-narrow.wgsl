@@ -13,8 +13,11 @@ fn locate_chunk(sequence: u32, head: u32, first: u32, end: u32, thread: u32) {
   }
 }
 
+// Nothing is asked for in advance.
+fn fetch_keys(head: u32, count: u32, thread: u32) {}
+
 // Attend to the first `count` positions that were located, at least one. Every thread calls, and gets the largest score.
-fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
+fn attend_chunk(count: u32, thread: u32) -> f32 {
   if (thread == 0u) {
     atomicStore(&largest_key, 0u);
   }
@@ -67,11 +70,11 @@ fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
 }
 
 // One quad of the chunk's values, weighted relative to the largest score.
-fn chunk_values(quad: u32, count: u32) -> vec4f {
+fn chunk_values(quad: u32) -> vec4f {
   return summed_values[quad];
 }
 
 // The sum of the chunk's weights.
-fn chunk_sum(count: u32) -> f32 {
+fn chunk_sum() -> f32 {
   return sum_of_weights;
 }

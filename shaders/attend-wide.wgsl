@@ -9,8 +9,13 @@ override ROUNDS: u32 = (TASKS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE;
 var<workgroup> group_values: array<vec4f, TASKS>;
 var<workgroup> group_sums: array<f32, GROUPS>;
 
-var<private> own_slot: u32;                   // where this thread's position lies
-var<private> fetched: array<Packed4, GROUP>;  // a quad of the values of a group
+var<private> own_slot: u32;                      // where this thread's position lies
+var<private> keys: array<Keys, MAX_HEAD_QUADS>;  // the key there
+var<private> fetched: array<Packed4, GROUP>;     // a quad of the values of a group
+
+// What is past the context is added as a product of these: x + -0 is x, whatever x is, and x + 0 would turn -0 into 0.
+const NO_WEIGHT = -0.0;
+const NO_VALUE = Packed4();
 
 // Look up this thread's position of the chunk at `first`. There is a place for each one up to `end`, which may be past the
 // context: so the look-up need not wait for the context's length.
@@ -18,20 +23,23 @@ fn locate_chunk(sequence: u32, head: u32, first: u32, end: u32, thread: u32) {
   own_slot = slot_of(sequence, min(first + thread, end - 1u));
 }
 
-// Attend to the first `count` positions that were located, at least one. Every thread calls, and gets the largest score.
-fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
-  // 1. The key of this thread's position sets out. Past the context slot 0 is read, and not used.
-  let inside = thread < count;
-  let row = (select(0u, own_slot, inside) * HEADS + head) * HEAD_QUADS;
-  var keys: array<Keys, MAX_HEAD_QUADS>;
+// The key of this thread's position sets out. Past the context slot 0 is read, and not used.
+fn fetch_keys(head: u32, count: u32, thread: u32) {
+  let row = (select(0u, own_slot, thread < count) * HEADS + head) * HEAD_QUADS;
   for (var i = 0u; i < HEAD_QUADS / KEY_QUADS; i++) {
     keys[i] = k[row / KEY_QUADS + i];
   }
   head_rows[thread] = row;
+}
+
+// Attend to the first `count` positions, at least one, whose keys were fetched. Every thread calls, and gets the largest
+// score.
+fn attend_chunk(count: u32, thread: u32) -> f32 {
+  // 1. The maximum begins as the least.
   if (thread == 0u) {
     atomicStore(&largest_key, 0u);
   }
-  workgroupBarrier(); // query and rows are there, and the maximum is the least
+  workgroupBarrier(); // query, rows and maximum are there
 
   // 2. The values set out too: they arrive while scores are computed.
   fetch_values(thread);
@@ -41,13 +49,14 @@ fn attend_chunk(head: u32, count: u32, thread: u32) -> f32 {
   for (var i = 0u; i < HEAD_QUADS / KEY_QUADS; i++) {
     products = add_keys(keys[i], i * KEY_QUADS, products);
   }
+  let inside = thread < count;
   let score = select(LOWEST, (products.x + products.y) + (products.z + products.w), inside);
   raise_largest(score);
   workgroupBarrier(); // every score is in the maximum
 
   // 4. A weight a thread.
   let largest = largest_score();
-  weights[thread] = exp(score - largest);
+  weights[thread] = select(NO_WEIGHT, exp(score - largest), inside);
   workgroupBarrier(); // the weights are there
 
   // 5. A quad of a group a thread, and another one where the head is larger than 64 channels.
@@ -69,20 +78,18 @@ fn fetch_values(task: u32) {
   }
 }
 
-// Add up what was fetched. What is past the context is not added, not even as a zero: it would turn -0 into 0.
+// Add up what was fetched. A group past the context is -0 in all.
 fn add_group(task: u32, count: u32) {
+  let group = min(task, TASKS - 1u) / HEAD_QUADS;
+  let begin = group * GROUP;
+  var sum = select(0.0, NO_WEIGHT, begin >= count);
+  var values = vec4f(sum);
+  for (var i = 0u; i < GROUP; i++) {
+    let weight = weights[begin + i];
+    values = fma(vec4f(weight), unpack4(select(NO_VALUE, fetched[i], begin + i < count)), values);
+    sum += weight;
+  }
   if (task < TASKS) {
-    let group = task / HEAD_QUADS;
-    let begin = group * GROUP;
-    var values = vec4f();
-    var sum = 0.0;
-    for (var i = 0u; i < GROUP; i++) {
-      if (begin + i < count) {
-        let weight = weights[begin + i];
-        values = fma(vec4f(weight), unpack4(fetched[i]), values);
-        sum += weight;
-      }
-    }
     group_values[task] = values;
     if (task % HEAD_QUADS == 0u) {
       group_sums[group] = sum;
@@ -91,23 +98,19 @@ fn add_group(task: u32, count: u32) {
 }
 
 // One quad of the chunk's values, weighted relative to the largest score.
-fn chunk_values(quad: u32, count: u32) -> vec4f {
+fn chunk_values(quad: u32) -> vec4f {
   var values = group_values[quad];
   for (var group = 1u; group < GROUPS; group++) {
-    if (group < groups_of(count)) {
-      values += group_values[group * HEAD_QUADS + quad];
-    }
+    values += group_values[group * HEAD_QUADS + quad];
   }
   return values;
 }
 
 // The sum of the chunk's weights.
-fn chunk_sum(count: u32) -> f32 {
+fn chunk_sum() -> f32 {
   var sum = group_sums[0];
   for (var group = 1u; group < GROUPS; group++) {
-    if (group < groups_of(count)) {
-      sum += group_sums[group];
-    }
+    sum += group_sums[group];
   }
   return sum;
 }

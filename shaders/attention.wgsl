@@ -76,16 +76,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   for (var first = 0u; first < visible; first += CHUNK) {
     let count = min(CHUNK, visible - first);
     locate_chunk(sequence, head, first, visible, thread);
-    let chunk_largest = attend_chunk(head, count, thread); // its first barrier is the query's too
+    fetch_keys(head, count, thread);
+    let chunk_largest = attend_chunk(count, thread); // its first barrier is the query's too
     let grown = max(largest, chunk_largest);
     let shrink = exp(largest - grown);
     let weight = exp(chunk_largest - grown);
     largest = grown;
-    let chunk_weights = chunk_sum(count);
+    let chunk_weights = chunk_sum();
     sum = select(fma(chunk_weights, weight, sum * shrink), chunk_weights, first == 0u);
     for (var column = 0u; column < COLUMNS; column++) {
       let quad = min(column * WORKGROUP_SIZE + thread, HEAD_QUADS - 1u);
-      let chunk = chunk_values(quad, count);
+      let chunk = chunk_values(quad);
       values[column] = select(fma(chunk, vec4f(weight), values[column] * shrink), chunk, first == 0u);
     }
   }

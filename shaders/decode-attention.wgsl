@@ -36,28 +36,33 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let chunk = workgroup.y;
   let sequence = workgroup.z;
 
-  // 1. Where the chunk lies, as far as the table goes, and the query: neither waits for the length of the context.
+  // 1. The length of the context, where the chunk lies as far as the table goes, and the query: none waits for another.
+  let context = context_lens[sequence];
   let first = chunk * CHUNK;
   locate_chunk(sequence, head, first, MAX_CONTEXT, thread);
   let row = sequence * HEADS + head;
-  for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
-    query[quad] = q[row * HEAD_QUADS + quad] * SCALE;
-  }
-  let context = context_lens[sequence];
+  let own_query = q[row * HEAD_QUADS + min(thread, HEAD_QUADS - 1u)];
   if (first >= context) {
     return;
   }
 
-  // 2. The chunk.
+  // 2. The chunk. The query is stored when the keys are on their way.
   let count = min(CHUNK, context - first);
-  let largest = attend_chunk(head, count, thread);
+  fetch_keys(head, count, thread);
+  if (thread < HEAD_QUADS) {
+    query[thread] = own_query * SCALE;
+  }
+  for (var quad = thread + WORKGROUP_SIZE; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
+    query[quad] = q[row * HEAD_QUADS + quad] * SCALE;
+  }
+  let largest = attend_chunk(count, thread);
 
   // 3. Its values, and behind them what they are relative to.
   let out = (row * CHUNKS + chunk) * (HEAD_QUADS + 1u);
   for (var quad = thread; quad < HEAD_QUADS; quad += WORKGROUP_SIZE) {
-    partials[out + quad] = chunk_values(quad, count);
+    partials[out + quad] = chunk_values(quad);
   }
   if (thread == WORKGROUP_SIZE - 1u) {
-    partials[out + HEAD_QUADS] = vec4f(largest, chunk_sum(count), 0.0, 0.0);
+    partials[out + HEAD_QUADS] = vec4f(largest, chunk_sum(), 0.0, 0.0);
   }
 }
