@@ -13,8 +13,9 @@ var<private> own_slot: u32;                      // where this thread's position
 var<private> keys: array<Keys, MAX_HEAD_QUADS>;  // the key there
 var<private> fetched: array<Packed4, GROUP>;     // a quad of the values of a group
 
-// What is past the context is added as a product of these: x + -0 is x, whatever x is, and x + 0 would turn -0 into 0.
-const NO_WEIGHT = -0.0;
+// What is past the context is added as a product of -0 and 0: x + -0 is x, whatever x is, and x + 0 would turn -0 into 0.
+// The compiler takes a constant -0 for 0, so it is made of bits.
+const NO_WEIGHT = SIGN;
 const NO_VALUE = Packed4();
 
 // Look up this thread's position of the chunk at `first`. There is a place for each one up to `end`, which may be past the
@@ -56,7 +57,7 @@ fn attend_chunk(count: u32, thread: u32) -> f32 {
 
   // 4. A weight a thread.
   let largest = largest_score();
-  weights[thread] = select(NO_WEIGHT, exp(score - largest), inside);
+  weights[thread] = bitcast<f32>(select(NO_WEIGHT, bitcast<u32>(exp(score - largest)), inside));
   workgroupBarrier(); // the weights are there
 
   // 5. A quad of a group a thread, and another one where the head is larger than 64 channels.
@@ -82,7 +83,7 @@ fn fetch_values(task: u32) {
 fn add_group(task: u32, count: u32) {
   let group = min(task, TASKS - 1u) / HEAD_QUADS;
   let begin = group * GROUP;
-  var sum = select(0.0, NO_WEIGHT, begin >= count);
+  var sum = bitcast<f32>(select(0u, NO_WEIGHT, begin >= count));
   var values = vec4f(sum);
   for (var i = 0u; i < GROUP; i++) {
     let weight = weights[begin + i];

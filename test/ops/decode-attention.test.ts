@@ -105,6 +105,18 @@ test.each([
   },
 );
 
+test("a sum that is -0 stays so in every form: what is past the context adds nothing", async () => {
+  // A weight of 2e-35 times -2e-38: where fma rounds once the product is -0; then a weight of 1 times -0.
+  const keys = Float32Array.of(-80, 0, 0, 0, 0, 0, 0, 0);
+  const values = Float32Array.of(-2e-38, -2e-38, -2e-38, -2e-38, -0, -0, -0, -0);
+  const contexts = [{ length: 2, fresh: 1, keys, values }];
+  const qkv = Float32Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+  const batch: Batch = { heads: 1, headSize: 4, dtype: "f32", lengths: [[1, 1]], qkv, contexts };
+  const { partials } = await runDecode(narrow, batch, "contiguous");
+  for (const { on } of forms.slice(1))
+    expect((await runDecode(on, batch, "contiguous")).partials.bits).toEqual(partials.bits);
+});
+
 test.each(forms)(
   "a key that is not finite spoils its head and no other: the form for $form",
   async ({ on }) => {
