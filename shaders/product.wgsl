@@ -13,7 +13,7 @@ override N_QUADS: u32 = 1u; // vec4s in a row of w, bias and the result
 override K_QUADS: u32 = (DEPTH + 3u) / 4u;
 
 const SHARE_QUADS = 6u;
-const GROUP_SHARES = 16u;
+const GROUP_SHARES = 8u;
 
 // What is added to a quad of columns, and what it is multiplied with before, where stored values need a scale. Kernels ask
 // for both before they wait for anything: behind the sum they would be one more trip to memory.

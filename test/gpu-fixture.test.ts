@@ -31,8 +31,11 @@ test("an element that no kernel wrote is NaN", async () => {
 test("a load past the end brings NaN into the result", async () => {
   const { values } = await withGuards(gpu, () => {
     const x = Tensor.from(gpu, [1, 64], randomFloats(2, 64));
+    const norm = Tensor.from(gpu, [2, 64], randomFloats(3, 128));
     const y = Tensor.empty(gpu, [1, 64]);
-    new Kernel("layernorm").run(gpu, { x, weight: x, bias: x, y }, { cols: 65, stride: 64, epsilon: 1 }, [1]);
+    // One column more than there are: its quad is the guard's.
+    const params = { cols: 65, quads: 16, inverse_cols: 1 / 65, epsilon: 1 };
+    new Kernel("layernorm").run(gpu, { x, norm, y }, params, [1]);
     return y;
   });
   expect(values.every(Number.isNaN)).toBe(true);

@@ -59,6 +59,11 @@ export class BatchRunner {
   /** The next step of a host that waits for each, encoded while it waits. */
   private prepared: PreparedRun | undefined;
   private launched = 0;
+  /** A slot table grew, and the GPU does not know yet. */
+  private slotsChanged = false;
+  /** The cache had no slot for the position after the last step that was submitted; `refusal` is what it said. */
+  private isShort = false;
+  private refusal: unknown;
   private taken = 0;
   /** When the last round came back, in ms. */
   private lastArrival = 0;
@@ -132,7 +137,7 @@ export class BatchRunner {
     try {
       if (this.launched === 0) {
         // The sampler looks up the slot of the token that it chooses.
-        if (this.step && this.stepsLeft() > 1) this.reserve(2);
+        if (this.step && this.stepsLeft() > 1) this.isShort = this.reserve(2) < 2;
         this.load();
       }
       state.sample(logits);
@@ -160,14 +165,10 @@ export class BatchRunner {
     while (this.ahead + round <= ROUNDS_AHEAD * round && this.stepsLeft() > 0) {
       const untilRingEnds = RING_STEPS - (this.launched % RING_STEPS);
       const steps = Math.min(round, this.stepsLeft(), untilRingEnds);
-      try {
-        this.haveSlots(steps);
-      } catch (error) {
-        // A full cache ends the sequence when it comes to that, not while tokens are on their way.
-        if (this.ahead > 0) return;
-        throw error;
-      }
-      this.submit(this.prepare(step, steps), steps);
+      // A cache that is full ends the sequence when it comes to that, not while tokens are on their way.
+      if (this.isShort && this.ahead > 0) return;
+      const possible = this.haveSlots(steps);
+      this.submit(this.prepare(step, possible), possible);
     }
   }
 
@@ -208,37 +209,52 @@ export class BatchRunner {
 
   // ---- slots and places ----------------------------------------------------------------------------------------
 
-  /** Slots for `steps` more steps, and for the token after them where there will be one: the GPU looks it up by itself. */
-  private haveSlots(steps: number): void {
-    const changed = this.reserve(this.stepsLeft() > steps ? steps + 1 : steps);
-    if (this.launched === 0) this.load();
-    else if (changed) this.state.writeSlots(this.members.map(({ place }) => place));
+  /**
+   * Slots for `steps` more steps, or for as many as the cache has room for, and for the token after them where there will be
+   * one: the GPU looks it up by itself. Returns how many steps; throws what the cache says when there is not even one.
+   */
+  private haveSlots(steps: number): number {
+    const wanted = this.stepsLeft() > steps ? steps + 1 : steps;
+    const positions = this.reserve(wanted);
+    if (positions === 0) throw this.refusal;
+    // After a shortage the GPU does not know its next slot, and the host tells it.
+    if (this.launched === 0 || (this.isShort && this.ahead === 0)) this.load();
+    else if (this.slotsChanged) this.state.writeSlots(this.members.map(({ place }) => place));
+    this.slotsChanged = false;
+    this.isShort = positions < wanted;
+    return Math.min(steps, positions);
   }
 
-  /** Slots for the next `count` positions of every sequence behind what is ahead. True when a slot table changed. */
-  private reserve(count: number): boolean {
+  /** Slots for up to `count` positions of every sequence behind what is ahead: how many all of them have now. */
+  private reserve(count: number): number {
     const cache = this.cache as RememberingCache;
-    let changed = false;
-    for (const { sequence, place } of this.members) {
-      const missing = sequence.tokens.length - 1 + this.ahead + count - place.length;
-      if (missing <= 0) continue;
-      const before = cache.slotRow(place).length;
-      cache.reserve(place, missing);
-      changed ||= cache.slotRow(place).length !== before;
+    for (let position = 1; position <= count; position++) {
+      for (const { sequence, place } of this.members) {
+        const missing = sequence.tokens.length - 1 + this.ahead + position - place.length;
+        if (missing <= 0) continue;
+        const before = cache.slotRow(place).length;
+        try {
+          cache.reserve(place, missing);
+        } catch (error) {
+          this.refusal = error;
+          return position - 1;
+        }
+        this.slotsChanged ||= cache.slotRow(place).length !== before;
+      }
     }
-    return changed;
+    return count;
   }
 
   private load(): void {
-    this.state.load(
-      this.members.map(({ sequence, place }) => ({
-        tokens: sequence.tokens,
-        generated: sequence.generatedLength,
-        id: sequence.id,
-        sampling: sequence.sampling,
-        place,
-      })),
-    );
+    const sequences = this.members.map(({ sequence, place }) => ({
+      tokens: sequence.tokens,
+      generated: sequence.generatedLength,
+      id: sequence.id,
+      sampling: sequence.sampling,
+      place,
+    }));
+    this.state.load(sequences, this.launched % RING_STEPS);
+    this.slotsChanged = false;
   }
 
   /** Tokens that every sequence still needs, less those ahead. */

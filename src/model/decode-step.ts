@@ -2,11 +2,12 @@ import type { ReplayableRecording } from "../gpu/recording.ts";
 import { type KvCache, type RememberingCache, remembers } from "../kv/cache.ts";
 import { decodeAttention } from "../ops/decode-attention.ts";
 import { embedding } from "../ops/embedding.ts";
-import { NORM_BYTES } from "../ops/layernorm.ts";
+import { layernorm, NORM_BYTES } from "../ops/layernorm.ts";
+import { matmulTransposed } from "../ops/matmul-transposed.ts";
 import { matvec } from "../ops/matvec.ts";
 import { mergeBytes } from "../ops/merge-attention.ts";
 import { mergeMatvec } from "../ops/merge-matvec.ts";
-import { normHead } from "../ops/norm-head.ts";
+import { type HeadResult, normHead } from "../ops/norm-head.ts";
 import { normMatvec } from "../ops/norm-matvec.ts";
 import { normQkv } from "../ops/norm-qkv.ts";
 import { rowFits } from "../ops/product.ts";
@@ -70,7 +71,7 @@ export class DecodeStep {
 }
 
 function recordStep(model: Gpt2, cache: RememberingCache, state: StepState, maxContext: number): void {
-  const { gpu, config, weights } = model;
+  const { gpu, weights } = model;
   scope(gpu, () => {
     gpu.stage = "embed";
     let x = embedding(state.arrays.row("tokenIds"), state.arrays.row("positions"), weights.wte, weights.wpe); // [S, C]
@@ -81,11 +82,19 @@ function recordStep(model: Gpt2, cache: RememberingCache, state: StepState, maxC
       x = y;
     });
     gpu.stage = "head";
-    const { logits, bests } = normHead(x, weights.lnF, config.layerNormEpsilon, weights.head); // [S, V]
+    const { logits, bests } = headOf(model, x); // [S, V]
     gpu.stage = "sample";
     state.sample(logits, bests);
     return undefined;
   });
+}
+
+/** The last layer norm and the head: one launch on a GPU; on a CPU that plays GPU, which starts one in 20 µs, two are faster. */
+function headOf({ gpu, config, weights }: Gpt2, x: Tensor): Partial<HeadResult> & Pick<HeadResult, "logits"> {
+  const epsilon = config.layerNormEpsilon;
+  if (gpu.forms === "software")
+    return { logits: matmulTransposed(layernorm(x, weights.lnF, epsilon), weights.head) };
+  return normHead(x, weights.lnF, epsilon, weights.head);
 }
 
 /** x + attention(ln_1(x)), then that + mlp(ln_2(that)), in five launches. */

@@ -82,8 +82,8 @@ export class StepState {
     }
   }
 
-  /** Write everything for these sequences, one for each row of the batch; the ring begins anew. */
-  load(sequences: readonly StepSequence[]): void {
+  /** Write everything for these sequences, one for each row of the batch; the next tokens go to row `ring` of the ring. */
+  load(sequences: readonly StepSequence[], ring = 0): void {
     check(
       sequences.length === this.sequences,
       () => `step state: ${sequences.length} sequences for a batch of ${this.sequences}`,
@@ -99,7 +99,7 @@ export class StepState {
       slotMapping: sequences.map(({ place }, s) => this.slotOf(place, positions[s]!)),
       contextLens: sequences.map(({ tokens }) => tokens.length),
       generated: sequences.map((s) => s.generated),
-      ring: sequences.map(() => 0),
+      ring: sequences.map(() => ring),
     });
     const settings = new Uint32Array(8 * this.sequences);
     const seen = new Uint32Array(this.seenWords * this.sequences);

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import { BadInput } from "../../src/check.ts";
 import { generateCommand } from "../../src/cli/generate.ts";
 import { modelFolder } from "../../src/cli/options.ts";
+import { BatchRunner } from "../../src/generate/batch-runner.ts";
 import { CACHE_MODES } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { loadTokenizer } from "../../src/tokenizer.ts";
@@ -73,11 +74,11 @@ describe("quire generate", () => {
   });
 
   it("on Ctrl-C ends after the token, tells the figures and exits with 130", async () => {
-    const forward = Gpt2.prototype.forward;
+    const next = BatchRunner.prototype.next;
     let steps = 0;
-    vi.spyOn(Gpt2.prototype, "forward").mockImplementation(function (this: Gpt2, ...args) {
+    vi.spyOn(BatchRunner.prototype, "next").mockImplementation(function (this: BatchRunner, ...args) {
       if (++steps === 2) pressCtrlC();
-      return forward.call(this, ...args);
+      return next.call(this, ...args);
     });
     const { out, err, exitCode, error } = await generate(prompt, "-n", "9", "--temperature", "0");
     expect(out).toBe(`${tokenizer.decode(greedy.slice(0, 2))}\n`);

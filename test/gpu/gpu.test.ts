@@ -100,14 +100,14 @@ describe("params", () => {
 
   test("more distinct params than are kept: each dispatch still sees its own", async () => {
     const x = from(-1, 1, -1, 1);
-    const [weight, bias] = [from(1, 1, 1, 1), from(0, 0, 0, 0)];
+    const norm = Tensor.from(gpu, [2, 4], [1, 1, 1, 1, 0, 0, 0, 0]);
     // Bindings begin at multiples of 256 bytes, so each result has 64 floats of room.
     const results = Tensor.empty(gpu, [MORE_THAN_ARE_KEPT, 64]);
     const epsilonOf = (i: number) => 1 + i / 16;
     const run = (i: number) => {
       const y = { allocation: results.allocation, offset: i * 256, bytes: 16 };
-      const params = { cols: 4, stride: 4, epsilon: epsilonOf(i) };
-      layernorm.run(gpu, { x, weight, bias, y }, params, [1]);
+      const params = { cols: 4, quads: 1, inverse_cols: 1 / 4, epsilon: epsilonOf(i) };
+      layernorm.run(gpu, { x, norm, y }, params, [1]);
     };
     for (let i = 1; i < MORE_THAN_ARE_KEPT; i++) run(i);
     // The first params were evicted long ago; their buffer now holds others.
@@ -118,7 +118,7 @@ describe("params", () => {
       expect(values[i * 64 + 1]).toBeCloseTo(1 / Math.sqrt(1 + epsilonOf(i)), 5);
     const kept = gpu.memory.byLabel().find((row) => row.label === "params")!;
     expect(kept.count).toBeLessThanOrEqual(4096);
-    freeAll(x, weight, bias, results);
+    freeAll(x, norm, results);
   });
 
   test("equal params share one buffer", async () => {

@@ -20,7 +20,7 @@ interface Shape extends PartialShape {
   readonly dtypes?: readonly TableDtype[];
 }
 
-// A share is 24 rows of w, a group 16 shares; a chunk is 128 positions, and 8 chunks are loaded at once.
+// A share is 24 rows of w, a group 8 shares; a chunk is 128 positions, and 8 chunks are loaded at once.
 const SHAPES: readonly (Shape & { readonly why: string })[] = [
   { heads: 1, headSize: 4, contexts: [1], chunks: 1, N: 3, why: "one quad of one chunk" },
   { heads: 6, headSize: 4, contexts: [128, 129], chunks: 2, N: 24, why: "one share; both sides of a chunk" },

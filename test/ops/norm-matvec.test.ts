@@ -16,7 +16,7 @@ import type { TableDtype } from "./table-of.ts";
 const FORMS = await openForms();
 const EPSILON = 1e-5;
 
-// A share is 24 rows of w, a group 16 shares. A workgroup owns 8 columns, 16 from 2,045 on, and 256 on the software adapter; its
+// A share is 24 rows of w, a group 8 shares. A workgroup owns 8 columns, 16 from 2,045 on, and 256 on the software adapter; its
 // threads are fewer than the 16 lanes of the norm where K is below 169, unless the host asks for more.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding; a single value is its own mean" },
@@ -24,7 +24,7 @@ const SHAPES = [
   { rows: 2, K: 24, N: 8, why: "exactly one share, exactly one workgroup" },
   { rows: 1, K: 25, N: 2053, why: "one past a share; workgroups of 16 columns, the last not full" },
   // SwiftShader takes up to a second to compile for rows as wide as these, so one storage must do.
-  { rows: 5, K: 384, N: 12, dtypes: ["f32"], why: "exactly a group" },
+  { rows: 5, K: 192, N: 12, dtypes: ["f32"], why: "exactly a group" },
   {
     rows: 2,
     K: 385,

@@ -17,7 +17,7 @@ const FORMS = await openForms();
 const EPSILON = 1e-5;
 const KV_DTYPES = ["f32", "f16"] as const;
 
-// A share is 24 rows of w, a group 16 shares.
+// A share is 24 rows of w, a group 8 shares.
 const SHAPES = [
   { rows: 1, heads: 1, headSize: 4, why: "one quad each of query, key and value" },
   { rows: 2, heads: 3, headSize: 8, why: "exactly one share" },
