@@ -22,7 +22,7 @@ const CONTEXT_STEP = 1024;
 
 /**
  * One decode step of S sequences, recorded once and run again and again: each sequence's last token goes through the model,
- * its keys and values into the cache, and the next token is sampled, all without the host. 3 + 5 · L launches: 63 for 124M.
+ * its keys and values into the cache, and the next token is sampled, all without the host. 3 + 5 · L launches on a GPU: 63 for 124M.
  *
  * It computes what Gpt2.forward computes for one new token a sequence, with fused kernels and the same bits.
  */
