@@ -151,7 +151,9 @@ test("novels-en: the golden tokens, and more than the ring of 64 steps holds, vi
     const one = sequence({ prompt: ids, maxNewTokens: 70, contextLength: 1024, sampling: GREEDY });
     const before = here.dispatchCount;
     for await (const _ of generate(novels, cache, [one], { timing }));
-    expect(here.dispatchCount - before).toBeLessThan(150 + 69 * (3 + 5 * novels.config.layers));
+    // The prompt's launches, 87 and at most 150 on any adapter, then 69 fused steps: none more than once, none in vain.
+    const step = (here.forms === "software" ? 4 : 3) + 5 * novels.config.layers;
+    expect(here.dispatchCount - before).toBeLessThan(150 + 69 * step);
     runs.push(generated(one));
     cache.free();
   }
