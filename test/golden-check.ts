@@ -174,21 +174,24 @@ export async function novelsLogits(
   return all.map((logits, i) => difference(logits, golden.floats(`last_logits.${i}`)));
 }
 
-/** Of each prompt: where the greedy tokens leave the golden ones. */
+/** Of each prompt: where the first `count` greedy tokens leave the golden ones; 64 are known. */
 export async function novelsGreedy(
   { model, json }: Novels,
   mode: CacheMode,
-  prompts = json.prompts.length,
+  { prompts = json.prompts.length, count = 64 } = {},
 ): Promise<(IdDifference | null)[]> {
   const some = json.prompts.slice(0, prompts);
-  const count = Math.max(...some.map((p) => p.greedy.length));
   const all = await greedyTokens(
     model,
     mode,
     some.map((p) => p.ids),
     count,
   );
-  return all.map((tokens, i) => firstDifference(tokens, some[i]!.greedy));
+  return all.map((tokens, i) => {
+    const golden = some[i]!.greedy;
+    if (golden.length < count) throw new Error(`prompt ${i}: only ${golden.length} golden tokens`);
+    return firstDifference(tokens, golden.slice(0, count));
+  });
 }
 
 /**

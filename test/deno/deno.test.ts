@@ -11,7 +11,7 @@ import type { Difference, IdDifference } from "../golden-file.ts";
 // tour.ts on Deno's own WebGPU, on the software adapter. Deno finds its Vulkan driver by the environment it starts with.
 
 const SCRIPT = fileURLToPath(new URL("tour.ts", import.meta.url));
-/** Compiling every kernel, and 64 steps without a cache, on a CPU. */
+/** Compiling every kernel, and 16 steps without a cache, on a CPU. */
 const SLOW = { timeout: 300_000 };
 
 /** Deno's binary, which npm brought in a package for the platform and links into `deno` itself. */

@@ -83,13 +83,19 @@ describe.each(FORMS)("$form", ({ product }) => {
         return product(Tensor.from(gpu, [x.length / K, K], x), tableOf(gpu, w, K, dtype, blocks));
       });
 
-    test.each(SHAPES)("[$rows, $K] · [$N, $K]ᵀ: $why", async ({ rows, K, N }) => {
-      const [x, w] = [randomFloats(1, rows * K), randomFloats(2, N * K)];
-      const { values, magnitudes, terms } = reference.matmulTransposed(x, storedTable(w, K, dtype), K);
-      const y = await run(x, w, K);
-      expectClose(y.values, values, matmulTolerance(K, dtype));
-      expectWithinSumBound(y.values, values, magnitudes, terms + more);
-    });
+    // Every form reads every storage; all the shapes and values are for the op's own form, and for f32 in the others.
+    const whole = product === matmulTransposed || dtype === "f32";
+    test.each(whole ? SHAPES : SHAPES.slice(4, 5))(
+      "[$rows, $K] · [$N, $K]ᵀ: $why",
+      async ({ rows, K, N }) => {
+        const [x, w] = [randomFloats(1, rows * K), randomFloats(2, N * K)];
+        const { values, magnitudes, terms } = reference.matmulTransposed(x, storedTable(w, K, dtype), K);
+        const y = await run(x, w, K);
+        expectClose(y.values, values, matmulTolerance(K, dtype));
+        expectWithinSumBound(y.values, values, magnitudes, terms + more);
+      },
+    );
+    if (!whole) return;
 
     test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
       for (const [x, w] of [
