@@ -113,15 +113,15 @@ describe("measureKv", () => {
 
   test("times steps one by one, or as shares of a round; without a cache always one by one", async () => {
     for (const timing of ["visible", "pipelined"] as const) {
-      const { runs, error } = await measure({ timing, newTokens: 12 });
+      const { runs, error } = await measure({ timing, newTokens: 6 });
       expect(error).toBeUndefined();
       expect(runs.map((r) => r.timing)).toEqual(["visible", timing, timing]);
-      expect(compareTokens(runs)).toEqual({ identical: true, runs: 3, tokens: 12 });
+      expect(compareTokens(runs)).toEqual({ identical: true, runs: 3, tokens: 6 });
       for (const run of runs) {
-        expect(run.tokens).toEqual(json.prompts[0]!.greedy.slice(0, 12));
+        expect(run.tokens).toEqual(json.prompts[0]!.greedy.slice(0, 6));
         expect(run.surplus).toBe(0);
         expect(run.steps.map((s) => s.contextLength)).toEqual(
-          Array.from({ length: 12 }, (_, i) => PROMPT.length + i),
+          Array.from({ length: 6 }, (_, i) => PROMPT.length + i),
         );
         for (const s of run.steps) expect(s.seconds).toBeGreaterThan(0);
         expect(run.totalSeconds).toBeGreaterThanOrEqual(sum(run.steps.map((s) => s.seconds)) * (1 - 1e-9));

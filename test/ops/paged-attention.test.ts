@@ -36,7 +36,8 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
     expectClose(paged.values, expectedAttention(batch), tolerance);
   });
 
-  describe.each(PAGE_SIZES)("pages of %i slots", (pageSize) => {
+  // The address of a slot is reckoned alike in both storages.
+  describe.each(dtype === "f32" ? PAGE_SIZES : [16])("pages of %i slots", (pageSize) => {
     test.each(BATCHES)("$why: correct, and the bits of contiguous memory", async ({ lengths }) => {
       const batch = makeBatch({ heads: 2, headSize: 16, lengths }, dtype);
       const paged = await runPaged(gpu, batch, { pageSize });

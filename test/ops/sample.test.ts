@@ -302,14 +302,14 @@ describe("with what the head says is best", () => {
   // Shares and stripes of a GPU's head, of the software adapter's, and of a head in blocks; some shares have no logits.
   test.each([
     { vocabulary: 1, count: 8, shares: 1, stripe: 4 },
-    { vocabulary: 130, count: 40, shares: 40, stripe: 4 },
+    { vocabulary: 130, count: 40, shares: 40, stripe: 4, unknown: true },
     { vocabulary: 503, count: 40, shares: 8, stripe: 64 },
-    { vocabulary: 4097, count: 40, shares: 1056, stripe: 4 },
+    { vocabulary: 4097, count: 40, shares: 1056, stripe: 4, unknown: true },
     { vocabulary: 6001, count: 24, shares: 1300, stripe: 4 },
     { vocabulary: 2000, count: 24, shares: 7, stripe: 6 },
   ])(
     "V = $vocabulary, $shares shares, stripes of $stripe: the tokens are those of a look at every logit",
-    async ({ vocabulary, count, shares, stripe }) => {
+    async ({ vocabulary, count, shares, stripe, unknown }) => {
       const random = numbers(vocabulary + 1);
       const cases = randomCases(random, vocabulary, count).map((given, i) => {
         const repetitionPenalty = i % 4 === 0 ? 1.3 : undefined;
@@ -318,8 +318,9 @@ describe("with what the head says is best", () => {
       });
       const wanted = await choose(gpu, cases);
       expect(await choose(gpu, cases, { bests: bestsOf(gpu, cases, shares, stripe) })).toEqual(wanted);
-      const unknown = { ...bestsOf(gpu, cases, shares, stripe), stripe: undefined };
-      expect(await choose(gpu, cases, { bests: unknown })).toEqual(wanted);
+      if (!unknown) return; // SwiftShader takes 2 seconds for each kernel, so the same of no known stripe in two of them.
+      const bests = { ...bestsOf(gpu, cases, shares, stripe), stripe: undefined };
+      expect(await choose(gpu, cases, { bests })).toEqual(wanted);
     },
   );
 
@@ -338,13 +339,13 @@ describe("with what the head says is best", () => {
       return caseOf(logits, { temperature: 0 });
     });
     const wanted = ties.map((ids) => Math.min(...ids));
-    for (const [shares, stripe] of [
-      [11, 4],
-      [700, 4],
-      [8, 64],
-      [750, 1],
+    for (const [shares, stripe, ...modes] of [
+      [11, 4, false, true],
+      [700, 4, true],
+      [8, 64, false],
+      [750, 1, true],
     ] as const)
-      for (const greedy of [false, true]) {
+      for (const greedy of modes) {
         const blind = cases.map((given) => ({ ...given, logits: new Float32Array(3000).fill(Number.NaN) }));
         expect(await choose(gpu, blind, { bests: bestsOf(gpu, cases, shares, stripe), greedy })).toEqual(
           wanted,
