@@ -15,7 +15,7 @@ import {
 
 // The trained models against Hugging Face's float64: from a prompt's text to 64 greedy tokens, and a full context.
 
-/** A window of 1,024 tokens, or 64 steps without a cache: some 10 seconds each on two idle cores. */
+/** A window of 1,024 tokens: some 10 seconds on two idle cores. */
 const SLOW = { timeout: 300_000 };
 
 /** numerics.md, whole model: largest absolute error of a logit, and relative error of a perplexity's exponent. */
@@ -52,26 +52,24 @@ describe.each(["en", "zh"] as const)("novels-%s", (language) => {
       }
     });
 
-    // Without a cache a step computes everything again: 64 steps of one prompt, 16 of them all. The test after this one
-    // shows all 64 choices of all prompts with the same kernels.
+    // Without a cache a step computes everything again, so it takes 16. The test after this one shows all 64 choices of all
+    // prompts in every mode, with the same kernels.
     const batch = mode === "none" ? 16 : 64;
     it(`${batch} greedy tokens of all prompts, a batch that goes step by step`, SLOW, async () => {
       const wanted = novels.json.prompts.map(() => null);
       expect(await novelsGreedy(novels, mode, { count: batch })).toEqual(wanted);
     });
-    it.runIf(batch < 64)("64 greedy tokens of the first prompt, step by step", SLOW, async () => {
-      expect(await novelsGreedy(novels, mode, { prompts: 1 })).toEqual([null]);
-    });
-
     it("64 greedy tokens of all prompts, chosen in one step that is given them", async () => {
       expect(await novelsChoices(novels, mode)).toEqual(novels.json.prompts.map(() => null));
     });
 
-    it("the perplexity of the first window", SLOW, async () => {
-      const { count, relativeError } = await novelsPerplexity(novels, mode);
-      expect(count).toBe(1024);
-      expect(relativeError).toBeLessThanOrEqual(PERPLEXITY);
-    });
+    // 12 seconds each: for one of the models in every mode, for the other in one.
+    if (language === "en" || mode === "paged")
+      it("the perplexity of the first window", SLOW, async () => {
+        const { count, relativeError } = await novelsPerplexity(novels, mode);
+        expect(count).toBe(1024);
+        expect(relativeError).toBeLessThanOrEqual(PERPLEXITY);
+      });
   });
 
   it("the modes give the same bits", async () => {
