@@ -4,8 +4,8 @@
 //
 //   scale = max |w| over the channel,   q = round(127 · w / scale),   w ≈ q / 127 · scale
 //
-// q lies in -127 … 127, and q / 127 is what WGSL's unpack4x8snorm gives. Zero stays zero, and the error is at most half a
-// step: |w - q / 127 · scale| ≤ scale / 254.
+// q lies in -127 … 127; storage-i8.wgsl widens it, and kernels multiply a finished sum by scale / 127. Zero stays zero, and
+// the error is at most half a step: |w - q / 127 · scale| ≤ scale / 254.
 
 /** The largest q. */
 const LEVELS = 127;

@@ -4,6 +4,7 @@ import type { KvCache, Place, RememberingCache } from "../kv/cache.ts";
 import { DecodeStep } from "../model/decode-step.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { RING_STEPS, StepState } from "../model/step-state.ts";
+import { NO_TOKEN } from "../ops/sample.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** How far the host runs ahead of the tokens it has seen; see docs/experiment.md. */
@@ -38,9 +39,6 @@ interface Round {
 /** Steps in a round, and rounds in flight: on a CPU that plays GPU a step takes longer than waiting for it. */
 const ROUND_STEPS = { gpu: 8, software: 1 };
 const ROUNDS_AHEAD = 3;
-
-/** What the sampler writes where it can choose none: see shaders/sample.wgsl. */
-const NO_TOKEN = 0xffffffff;
 
 /**
  * Runs a batch of sequences that stays the same until one of them ends. Where the model's decode step can be recorded, the
@@ -99,12 +97,23 @@ export class BatchRunner {
     return this.rows.shift()!;
   }
 
-  /** A row was taken whose token a sequence will accept: what the row was computed from is in the cache now. */
-  advance({ sequence, place }: Member, { decoded }: TokenRow): void {
-    if (!this.cache.remembers) return;
-    // A forward pass has told the cache itself.
-    if (decoded) (this.cache as RememberingCache).grow(place, 1);
-    sequence.advance(sequence.tokens.length - sequence.computed);
+  /**
+   * The token of a sequence in a row that was taken, for it to accept; what the row was computed from is in the cache now.
+   * Throws when the sampler could choose none: only then, since the tokens before it are right.
+   */
+  tokenOf(member: Member, { tokens, decoded }: TokenRow): number {
+    const token = tokens[this.members.indexOf(member)]!;
+    check(
+      token !== NO_TOKEN,
+      "sampler: a logit is NaN or Infinity, or none is finite; there is no token to choose",
+    );
+    if (this.cache.remembers) {
+      const { sequence, place } = member;
+      // A forward pass has told the cache itself.
+      if (decoded) (this.cache as RememberingCache).grow(place, 1);
+      sequence.advance(sequence.tokens.length - sequence.computed);
+    }
+    return token;
   }
 
   /** Wait for what is in flight, drop it, and give the memory back. */
@@ -199,10 +208,6 @@ export class BatchRunner {
     const width = this.members.length;
     for (let i = 0; i < steps; i++) {
       const row = tokens.subarray(i * width, (i + 1) * width);
-      check(
-        !row.includes(NO_TOKEN),
-        "sampler: a logit is NaN or Infinity, or none is finite; there is no token to choose",
-      );
       this.rows.push({ tokens: row, computedTokens, decoded, seconds });
     }
   }

@@ -80,8 +80,7 @@ export async function* generate(
       const batch = runner;
       const tokens = members.map((member): GeneratedToken => {
         const { sequence } = member;
-        const token = row.tokens[batch.members.indexOf(member)]!;
-        batch.advance(member, row);
+        const token = batch.tokenOf(member, row);
         return { sequence, token, text: sequence.accept(token) };
       });
       const ended = members.filter(({ sequence }) => sequence.finishReason !== null);
