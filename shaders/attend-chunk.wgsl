@@ -19,21 +19,13 @@ const MAX_HEAD_QUADS = 32u; // heads of up to 128 channels
 override HEAD_QUADS: u32 = 16u; // vec4s of a head in the cache; a constant, so that loops over it unroll
 
 const LOWEST = -3.4028234e38;
-const SIGN = 0x80000000u;
 
 var<workgroup> query: array<vec4f, HEAD_QUADS>; // scaled, zero past the head's end
 var<workgroup> head_rows: array<u32, CHUNK>;    // where each position's head begins in k and v, in vec4s
 var<workgroup> weights: array<f32, CHUNK>;
-var<workgroup> largest_key: atomic<u32>;        // of the scores so far, as key_of makes it
-
-// An integer for each float, in the floats' order: a maximum of integers needs no tree of barriers, and is exact.
-fn key_of(score: f32) -> u32 {
-  let bits = bitcast<u32>(score);
-  return bits ^ select(SIGN, 0xffffffffu, bits >= SIGN);
-}
+var<workgroup> largest_key: atomic<u32>;        // of the scores so far: a maximum of integers needs no tree
 
 // The largest of all scores that threads raised it to.
 fn largest_score() -> f32 {
-  let key = atomicLoad(&largest_key);
-  return bitcast<f32>(key ^ select(0xffffffffu, SIGN, key >= SIGN));
+  return from_ordered(atomicLoad(&largest_key));
 }

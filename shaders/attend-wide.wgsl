@@ -15,7 +15,7 @@ var<private> fetched: array<Packed4, GROUP>;     // a quad of the values of a gr
 
 // What is past the context is added as a product of -0 and 0: x + -0 is x, whatever x is, and x + 0 would turn -0 into 0.
 // The compiler takes a constant -0 for 0, so it is made of bits.
-const NO_WEIGHT = SIGN;
+const NO_WEIGHT = 0x80000000u;
 const NO_VALUE = Packed4();
 
 // Look up this thread's position of the chunk at `first`. There is a place for each one up to `end`, which may be past the

@@ -1,5 +1,6 @@
 // with storage-f32.wgsl | storage-f16.wgsl
 // with slots-contiguous.wgsl | slots-paged.wgsl
+// with score-key.wgsl
 // with attend-chunk.wgsl
 // with attend-keys.wgsl | attend-keys-pairs.wgsl
 // with attend-max.wgsl | attend-max-subgroup.wgsl
