@@ -20,7 +20,7 @@ const SOURCES = filesIn("src", ".ts");
 
 /** Imports nothing of WebGPU and may be imported by all. */
 const PURE =
-  /^src\/(?:(?:check|packages|folders|half|quantize|hub|tokenizer)\.ts|(?:formats|hub|tokenizer)\/.*|kv\/page-.*|generate\/(?:sampler|sequence|random|stop-strings|logit-filters)\.ts|model\/config\.ts)$/;
+  /^src\/(?:(?:check|packages|folders|half|quantize|hub|tokenizer)\.ts|(?:formats|hub|tokenizer)\/.*|kv\/(?:(?:page|prefix|strip)-.*|kv-space\.ts)|generate\/(?:sampler|sequence|random|stop-strings|logit-filters|scheduler.*|request.*|beam-.*|step-plan|engine-types|engine-metrics)\.ts|model\/config\.ts)$/;
 
 /** From the lowest up; a module imports from its own layer and from those below. */
 const LAYERS = [
