@@ -1,4 +1,5 @@
 import type { KvSpace } from "../kv/kv-space.ts";
+import type { Tokenizer } from "../tokenizer.ts";
 import type { SamplingOptions } from "./sampler.ts";
 import type { FinishReason, TextStream } from "./sequence.ts";
 
@@ -35,6 +36,8 @@ export interface EngineOptions {
   readonly watermark?: number;
   /** Submit a step before the tokens of the one before are known. Default: on a GPU. Tokens do not depend on it. */
   readonly async?: boolean;
+  /** Prompts may then be strings, and completions have text. */
+  readonly tokenizer?: Tokenizer;
   /** Gets the lines that the start prints. Default: nobody. */
   readonly log?: (line: string) => void;
 }
@@ -60,6 +63,11 @@ export interface RequestOptions {
   /** One for each sequence: decodes its tokens. Without it there is no text. */
   readonly textStream?: () => TextStream;
 }
+
+/** How Engine.generate continues its prompts: the sampler's settings, and all of RequestOptions that is no prompt's own. */
+export interface GenerationOptions
+  extends SamplingOptions,
+    Omit<RequestOptions, "prompt" | "sampling" | "textStream"> {}
 
 /** One of the n samples, or one beam. */
 export interface Completion {
@@ -90,6 +98,12 @@ export interface RequestOutput {
   /** Times at which its first sequence's tokens were known, the first one included. */
   readonly tokenTimes: readonly number[];
   readonly preemptions: number;
+}
+
+/** What Engine.generate yields. */
+export interface PromptOutput extends RequestOutput {
+  /** Which of the prompts. */
+  readonly promptIndex: number;
 }
 
 export type EngineEvent =
