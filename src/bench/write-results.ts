@@ -53,37 +53,55 @@ export async function prepareResultsFile(file: string): Promise<void> {
 }
 
 /**
- * Writes results.json, steps.csv, charts/*.svg and report.html, in this order. A file that fails does not keep the others from
- * being written; the first failure is thrown at the end. Each file appears whole or not at all.
+ * Writes results.json, steps.csv, charts/*.svg and report.html, in this order; see `writeFiles`.
  * @returns the paths of the files.
- * @throws BadInput when the folder cannot be written to.
  */
 export async function writeResults(dir: string, results: BenchResults, lang: Lang): Promise<string[]> {
   const parsed = RESULTS.safeParse(results);
-  const failures: unknown[] = parsed.success ? [] : [parsed.error];
-  const files: string[] = [];
-  const attempt = async (name: string, content: () => string) => {
+  const charts = kvCharts(results, lang, LIGHT);
+  const files: ResultFile[] = [
+    ["results.json", () => `${JSON.stringify(parsed.data ?? results, null, 1)}\n`],
+    ["steps.csv", () => stepsCsv(results)],
+    ...ALL_CHARTS.map((id): ResultFile => {
+      const chart = charts.find((c) => c.id === id);
+      return [join("charts", `${id}.svg`), chart && (() => `${chartSvg(chart)}\n`)];
+    }),
+    ["report.html", () => reportHtml(results, lang)],
+  ];
+  return writeFiles(dir, files, parsed.error);
+}
+
+/** The name of a file within the folder, and how to make its content; without that an earlier file of the name goes. */
+export type ResultFile = readonly [name: string, content: (() => string) | undefined];
+
+/**
+ * Makes and writes one file after the other. One that fails does not keep the others from being written; the first failure is
+ * thrown at the end, `failure` before all others. Each file appears whole or not at all.
+ * @returns the paths of the files.
+ * @throws BadInput when the folder cannot be written to.
+ */
+export async function writeFiles(
+  dir: string,
+  files: readonly ResultFile[],
+  failure?: unknown,
+): Promise<string[]> {
+  const failures: unknown[] = failure === undefined ? [] : [failure];
+  const written: string[] = [];
+  await prepareResultsDir(dir);
+  for (const [name, content] of files) {
+    const path = join(dir, name);
     try {
-      const path = join(dir, name);
-      await writeResultsFile(path, content());
-      files.push(path);
+      if (content === undefined) await rm(path, { force: true });
+      else {
+        await writeResultsFile(path, content());
+        written.push(path);
+      }
     } catch (error) {
       failures.push(error);
     }
-  };
-  await prepareResultsDir(dir);
-  await attempt("results.json", () => `${JSON.stringify(parsed.data ?? results, null, 1)}\n`);
-  await attempt("steps.csv", () => stepsCsv(results));
-  const charts = kvCharts(results, lang, LIGHT);
-  for (const id of ALL_CHARTS) {
-    const chart = charts.find((c) => c.id === id);
-    const name = join("charts", `${id}.svg`);
-    if (chart !== undefined) await attempt(name, () => `${chartSvg(chart)}\n`);
-    else await rm(join(dir, name), { force: true });
   }
-  await attempt("report.html", () => reportHtml(results, lang));
   if (failures.length > 0) throw failures[0];
-  return files;
+  return written;
 }
 
 /** One line for each step of each repeat, with the unit in the name of each column; durations in seconds, memory in bytes. */
