@@ -40,10 +40,14 @@ export declare class Engine {
   submit(request: RequestOptions): number;
   /** End a request wherever it is; what it generated is told by the event "aborted". False if it is not open any more. */
   abort(id: number): boolean;
-  /** Continue every prompt; yields each when it is finished. Whoever leaves the loop early aborts the rest. */
+  /**
+   * Continue every prompt; yields each when it is finished. Whoever leaves the loop early aborts the rest; when the signal is
+   * set, the rest is aborted too, and yielded as far as it came.
+   */
   generate(
     prompts: readonly (readonly number[] | string)[],
     options: GenerationOptions,
+    signal?: AbortSignal,
   ): AsyncGenerator<PromptOutput>;
   /** Run a step, or wait for the one that runs. False when there is nothing left to do. Rejects with OutOfMemory, DeviceLost, …; the engine is closed then. */
   step(): Promise<boolean>;
