@@ -1,6 +1,9 @@
 // The host's side of a KV cache for many sequences: who has which slots. Pure: it knows numbers, no memory.
 
-/** The contents of page `from` must be in page `to` before the step that follows runs. */
+/**
+ * The contents of page `from` must be in page `to` before the step that follows runs. The copies of one step may be made in any order,
+ * or all at once: no page is written by two of them, or read by one and written by another.
+ */
 export interface PageCopy {
   readonly from: number;
   readonly to: number;
@@ -85,11 +88,17 @@ export interface KvSpace {
   grow(holding: Holding, length: number, copies: PageCopy[]): boolean;
   /** The holding's tokens, as far as they are known; the first `length` of them are computed by the steps planned so far. Full pages can be found from now on. */
   commit(holding: Holding, tokens: readonly number[], length: number): void;
-  /** A second holding that shares everything of this one until one of them writes. */
+  /**
+   * A second holding that shares everything of this one until one of them writes. Copies are made before a step's tokens are
+   * written, so do not fork what grew in the plan that is being made: fork before, or after it is planned. Strips throw: see refusal.
+   */
   fork(holding: Holding, owner: number): Holding;
-  /** Give everything back. What the prefix cache knows stays findable until somebody needs the page. */
+  /**
+   * Give everything back. What the prefix cache knows stays findable until somebody needs the page. In the middle of a plan, whoever
+   * releases a holding that grew in it releases all that were forked from one another, and none that was committed to it.
+   */
   release(holding: Holding): void;
-  /** The holding's row of the slot table: its pages in order, or the first slot of its strip. */
+  /** The holding's row of the slot table: its pages in order, or the first slot of its strip. Right until the holding changes. */
   slotRow(holding: Holding): readonly number[];
   usage(): SpaceUsage;
   /** Every region of the space in the order of slots. */

@@ -1,4 +1,5 @@
 import { BadInput, check } from "../check.ts";
+import type { PageCopy } from "./kv-space.ts";
 import type { PageAllocator } from "./page-allocator.ts";
 
 export const DEFAULT_PAGE_SIZE = 16;
@@ -17,8 +18,9 @@ export function validatePageSize(pageSize: number): void {
 /**
  * Maps the positions of one sequence to slots of the KV cache: slot = page · B + offset.
  *
- * The list of pages is append-only: once a position has a slot, it keeps it until `release`. Counts are tokens; a
- * cache multiplies them by its bytes per token. Tables of one cache share one allocator.
+ * The list of pages is append-only: once a position has a slot, it keeps it until `release`. One page is an exception: a
+ * fork shares the partly filled last page too, and the first of the two that writes into it gets a copy (copy-on-write).
+ * Counts are tokens; a cache multiplies them by its bytes per token. Tables of one cache share one allocator.
  */
 export class PageTable {
   readonly pageSize: number;
@@ -62,20 +64,39 @@ export class PageTable {
     return this.capacity - this.#length;
   }
 
-  /** Take pages until `tokens` more fit. All or nothing: throws OutOfPages and changes nothing. */
-  reserve(tokens: number): void {
+  /** Pages that `reserve(tokens)` takes: those that are missing, and one for the copy of a shared page. */
+  pagesFor(tokens: number): number {
+    const missing = Math.ceil((this.#length + tokens) / this.pageSize) - this.#pages.length;
+    return Math.max(0, missing) + (tokens > 0 && this.#sharesTail() ? 1 : 0);
+  }
+
+  /**
+   * Take pages until `tokens` more fit, in pages that nobody else holds. All or nothing: throws OutOfPages and changes nothing.
+   * @param copies gets the copy that must be made before the tokens are written. Needed only by tables that were forked.
+   */
+  reserve(tokens: number, copies?: PageCopy[]): void {
     check(
       Number.isInteger(tokens) && tokens >= 0,
       `page table: ${tokens} tokens to hold; the count must be an integer of at least 0`,
     );
-    const missing = Math.ceil((this.#length + tokens) / this.pageSize) - this.#pages.length;
-    if (missing <= 0) return;
-    for (const page of this.#allocator.allocate(missing)) this.#pages.push(page);
+    const wanted = this.pagesFor(tokens);
+    if (wanted === 0) return;
+    const copiesTail = this.#sharesTail();
+    check(copies || !copiesTail, "page table: the last page is shared; give a list that its copy can go to");
+    const fresh = this.#allocator.allocate(wanted);
+    if (copies && copiesTail) {
+      const tail = this.#tailIndex();
+      const [from, to] = [this.#pages[tail]!, fresh.shift()!];
+      this.#pages[tail] = to;
+      this.#allocator.release(from);
+      addCopy(copies, { from, to });
+    }
+    this.#pages.push(...fresh);
   }
 
   /** Hold `tokens` more: their slots are those of positions length to length + tokens - 1. Throws as `reserve`. */
-  append(tokens: number): void {
-    this.reserve(tokens);
+  append(tokens: number, copies?: PageCopy[]): void {
+    this.reserve(tokens, copies);
     this.#length += tokens;
   }
 
@@ -100,19 +121,23 @@ export class PageTable {
   }
 
   /**
-   * A second table that shares this one's full pages, by reference count. Takes no new page, so it cannot run out.
-   *
-   * A partly filled last page is not shared, for both tables would append to it: the fork's `length` is this length
-   * rounded down to whole pages, and its owner computes the tokens from there on (fewer than B) again. Neither table
-   * ever writes a shared page: both append past it.
+   * A second table of the same length that shares every page with tokens, by reference count. Takes no new page, so it cannot
+   * run out. A partly filled last page is shared until one of the two writes; pages reserved ahead are not shared.
    */
   fork(): PageTable {
     const twin = new PageTable(this.#allocator, this.pageSize);
-    const fullPages = Math.floor(this.#length / this.pageSize);
-    twin.#pages = this.#pages.slice(0, fullPages);
-    twin.#length = fullPages * this.pageSize;
+    twin.#pages = this.#pages.slice(0, Math.ceil(this.#length / this.pageSize));
+    twin.#length = this.#length;
     for (const page of twin.#pages) this.#allocator.retain(page);
     return twin;
+  }
+
+  /** Begin an empty table with full pages whose contents are known: their tokens need not be computed. */
+  claim(pages: readonly number[]): void {
+    check(this.#pages.length === 0, "page table: only an empty table can begin with known pages");
+    for (const page of pages) this.#allocator.claim(page);
+    this.#pages = [...pages];
+    this.#length = pages.length * this.pageSize;
   }
 
   /**
@@ -124,4 +149,25 @@ export class PageTable {
     this.#pages = [];
     this.#length = 0;
   }
+  /** Whether the page that the next token goes to has tokens already and another holder. */
+  #sharesTail(): boolean {
+    if (this.#length % this.pageSize === 0) return false;
+    return this.#allocator.refCount(this.#pages[this.#tailIndex()]!) > 1;
+  }
+
+  /** Index of the page that the next token goes to. */
+  #tailIndex(): number {
+    return Math.floor(this.#length / this.pageSize);
+  }
+}
+
+/**
+ * Add a copy to those of a step, which are carried out all at once. `to` was free until now, so whoever wanted a copy from it
+ * or into it earlier in the step has let go of its pages: that copy is dropped, or the two would race.
+ */
+function addCopy(copies: PageCopy[], copy: PageCopy): void {
+  for (let i = copies.length - 1; i >= 0; i--) {
+    if (copies[i]!.to === copy.to || copies[i]!.from === copy.to) copies.splice(i, 1);
+  }
+  copies.push(copy);
 }
