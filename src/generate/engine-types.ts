@@ -74,7 +74,8 @@ export interface Completion {
   readonly index: number;
   readonly tokens: readonly number[];
   readonly text: string;
-  readonly finishReason: FinishReason | "aborted" | null;
+  /** null before the end; "error" if there was no token to choose (see RequestOutput.error). */
+  readonly finishReason: FinishReason | "aborted" | "error" | null;
   /** Beam search: the sum of log-probabilities over the number of tokens. */
   readonly score?: number;
 }
@@ -98,6 +99,8 @@ export interface RequestOutput {
   /** Times at which its first sequence's tokens were known, the first one included. */
   readonly tokenTimes: readonly number[];
   readonly preemptions: number;
+  /** Why it could not go on: logits that are no numbers. What came before is right. */
+  readonly error?: string;
 }
 
 /** What Engine.generate yields. */

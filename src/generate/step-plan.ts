@@ -32,9 +32,13 @@ export interface PlanSample {
   readonly wantsLogits: boolean;
 }
 
-/** Pages of a preempted sequence, to be copied to the host, or back into other pages. */
+/**
+ * Pages of a preempted sequence, to be copied to the host, or back into other pages. What lies on the host is known by its
+ * owner. It may be let go when it is swapped in, swapped out again, or when the owner's sequence ends.
+ */
 export interface PlanSwap {
   readonly owner: number;
+  /** In the order of positions. Back: as many as went out; 0 (the null page) for one that the prefix cache had. */
   readonly pages: readonly number[];
 }
 
