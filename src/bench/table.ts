@@ -118,25 +118,35 @@ export function summaryTable(
   if (summary.length === 0) return text.nothingFinished;
   const rows = summaryRows(summary, lang);
   const label = (row: SummaryRow) => (row.indent ? `  ${row.label}` : row.label);
-  const table = new Table({
-    head: [text.timing[timing], ...summary.map((s) => text.modes[s.mode])],
-    colAligns: ["left", ...summary.map(() => "right" as const)],
-    style: { head: [], border: [], "padding-left": 1, "padding-right": 1 },
-    chars: PLAIN,
-  });
-  table.push(...rows.map((row) => [label(row), ...row.cells]));
-  const [head = "", ...body] = table
-    .toString()
-    .split("\n")
-    .map((line) => line.trimEnd());
-  const widest = Math.max(...[head, ...body].map(columns));
-  if (widest <= width) return [head, "─".repeat(widest), ...body].join("\n");
+  const head = [text.timing[timing], ...summary.map((s) => text.modes[s.mode])];
+  const lines = plainTable(
+    head,
+    rows.map((row) => [label(row), ...row.cells]),
+  );
+  if (lines.every((line) => tableColumns(line) <= width)) return lines.join("\n");
   const lists = summary.flatMap((s, i) => [
     text.modes[s.mode],
     ...rows.map((row) => `  ${label(row)}: ${row.cells[i]}`),
     "",
   ]);
   return [text.timing[timing], ...lists].join("\n").trimEnd();
+}
+
+/** A table as lines: a head, a rule, rows; the first column to the left, all others to the right. */
+export function plainTable(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
+  const table = new Table({
+    head: [...head],
+    colAligns: head.map((_, i) => (i === 0 ? "left" : "right")),
+    style: { head: [], border: [], "padding-left": 1, "padding-right": 1 },
+    chars: PLAIN,
+  });
+  table.push(...rows.map((row) => [...row]));
+  const [first = "", ...body] = table
+    .toString()
+    .split("\n")
+    .map((line) => line.trimEnd());
+  const widest = Math.max(...[first, ...body].map(tableColumns));
+  return [first, "─".repeat(widest), ...body];
 }
 
 /** Columns without lines between them, so that a copy and paste has nothing to lose. */
@@ -159,7 +169,7 @@ const PLAIN = {
 };
 
 /** Terminal columns of a line: two for each CJK or full-width character. */
-function columns(line: string): number {
+export function tableColumns(line: string): number {
   const wide = line.match(
     /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]/g,
   );
