@@ -94,8 +94,8 @@ export interface KvSpace {
    */
   fork(holding: Holding, owner: number): Holding;
   /**
-   * Give everything back. What the prefix cache knows stays findable until somebody needs the page. In the middle of a plan, whoever
-   * releases a holding that grew in it releases all that were forked from one another, and none that was committed to it.
+   * Give everything back. What the prefix cache knows stays findable until somebody needs the page. In the middle of a plan release
+   * whole requests only: a holding with all that were forked with it, and none that was committed to the tokens of that plan.
    */
   release(holding: Holding): void;
   /** The holding's row of the slot table: its pages in order, or the first slot of its strip. Right until the holding changes. */
