@@ -51,8 +51,9 @@ export class PagedSpace implements KvSpace {
   readonly pageSize: number;
   readonly slots: number;
   readonly watermark: number;
+  /** What it knows; undefined without prefix caching. */
+  readonly prefixCache: PrefixCache | undefined;
   readonly #allocator: PageAllocator;
-  readonly #prefixCache: PrefixCache | undefined;
   readonly #holdings = new Set<PagedHolding>();
   /** Tokens of all holdings. */
   #logical = 0;
@@ -67,8 +68,8 @@ export class PagedSpace implements KvSpace {
     this.pageSize = pageSize;
     this.slots = (pages + 1) * pageSize;
     this.watermark = Math.ceil(watermark * pages);
-    this.#prefixCache = prefixCache ? new PrefixCache(pageSize, hash) : undefined;
-    this.#allocator = new PageAllocator(pages + 1, (page) => this.#prefixCache!.forget(page));
+    this.prefixCache = prefixCache ? new PrefixCache(pageSize, hash) : undefined;
+    this.#allocator = new PageAllocator(pages + 1, (page) => this.prefixCache!.forget(page));
   }
 
   refusal(sequences: number, finalLength: number): string | undefined {
@@ -87,7 +88,7 @@ export class PagedSpace implements KvSpace {
       tokens.length >= 1 && chunk >= 1,
       `paged space: admission of ${tokens.length} tokens in chunks of ${chunk}; wanted at least 1 of each`,
     );
-    const found = this.#prefixCache?.find(tokens, salt) ?? [];
+    const found = this.prefixCache?.find(tokens, salt) ?? [];
     const cachedTokens = found.length * this.pageSize;
     const count = Math.min(chunk, tokens.length - cachedTokens);
     const claimed = found.filter(({ page }) => this.#allocator.refCount(page) === 0).length;
@@ -97,7 +98,7 @@ export class PagedSpace implements KvSpace {
     const table = new PageTable(this.#allocator, this.pageSize);
     table.claim(found.map(({ page }) => page));
     table.reserve(count);
-    const prefix = this.#prefixCache?.enter(salt, found.at(-1));
+    const prefix = this.prefixCache?.enter(salt, found.at(-1));
     return this.#add(new PagedHolding(owner, table, cachedTokens, found.length, prefix));
   }
 
@@ -118,10 +119,10 @@ export class PagedSpace implements KvSpace {
       () =>
         `paged space: ${length} tokens to commit; the holding has ${own.length}, of which ${tokens.length} are known`,
     );
-    if (!this.#prefixCache || !own.prefix) return;
+    if (!this.prefixCache || !own.prefix) return;
     for (let end = (own.knownPages + 1) * this.pageSize; end <= length; end += this.pageSize) {
       const page = own.table.pages[own.knownPages++]!;
-      own.prefix = this.#prefixCache.extend(own.prefix, page, tokens, end - this.pageSize);
+      own.prefix = this.prefixCache.extend(own.prefix, page, tokens, end - this.pageSize);
       // Where another page is known to hold the same, this one stays unknown.
       if (own.prefix.page === page) this.#allocator.markKnown(page);
     }
@@ -129,7 +130,7 @@ export class PagedSpace implements KvSpace {
 
   fork(holding: Holding, owner: number): Holding {
     const { table, cachedTokens, knownPages, prefix } = this.#own(holding);
-    const entered = prefix && this.#prefixCache?.enter(prefix.salt, prefix);
+    const entered = prefix && this.prefixCache?.enter(prefix.salt, prefix);
     return this.#add(new PagedHolding(owner, table.fork(), cachedTokens, knownPages, entered));
   }
 
@@ -138,7 +139,7 @@ export class PagedSpace implements KvSpace {
     this.#holdings.delete(own);
     this.#logical -= own.length;
     own.table.release();
-    if (own.prefix) this.#prefixCache?.leave(own.prefix);
+    if (own.prefix) this.prefixCache?.leave(own.prefix);
   }
 
   /** The live list: it is right until the holding changes next. */

@@ -16,3 +16,6 @@ const SHARES = {
 export function runsOf(module: keyof typeof SHARES, perRun: number): number {
   return Math.ceil((TOTAL * SHARES[module]) / perRun);
 }
+
+/** Milliseconds that such a test may take: a long run is slow on a busy machine. */
+export const TIMEOUT = Math.max(120_000, 2 * TOTAL);

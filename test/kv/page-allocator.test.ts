@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { OutOfPages, PageAllocator } from "../../src/kv/page-allocator.ts";
-import { runsOf } from "./operations.ts";
+import { runsOf, TIMEOUT } from "./operations.ts";
 
 const PAGE_COUNT = 24;
 const OPS_PER_RUN = 500;
@@ -98,36 +98,40 @@ const op = fc.oneof(
 );
 
 describe("a page allocator", () => {
-  test("agrees with a plain model after each of many operations, refused ones included", () => {
-    let done = 0;
-    let evictions = 0;
-    fc.assert(
-      fc.property(fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }), (ops) => {
-        const evicted: number[] = [];
-        const real = new PageAllocator(PAGE_COUNT, (page) => evicted.push(page));
-        const model = new Model();
-        for (const step of ops) {
-          if (step.kind === "allocate") {
-            if (step.n > model.freeCount) expect(() => real.allocate(step.n)).toThrow(OutOfPages);
-            else expect(real.allocate(step.n).join()).toBe(model.allocate(step.n).join());
-          } else if (!model.can(step.kind, step.page)) {
-            expect(() => real[step.kind](step.page)).toThrow(
-              /^page allocator: (retain|release|claim|markKnown|isKnown)/,
-            );
-          } else {
-            real[step.kind](step.page);
-            model[step.kind](step.page);
+  test(
+    "agrees with a plain model after each of many operations, refused ones included",
+    () => {
+      let done = 0;
+      let evictions = 0;
+      fc.assert(
+        fc.property(fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }), (ops) => {
+          const evicted: number[] = [];
+          const real = new PageAllocator(PAGE_COUNT, (page) => evicted.push(page));
+          const model = new Model();
+          for (const step of ops) {
+            if (step.kind === "allocate") {
+              if (step.n > model.freeCount) expect(() => real.allocate(step.n)).toThrow(OutOfPages);
+              else expect(real.allocate(step.n).join()).toBe(model.allocate(step.n).join());
+            } else if (!model.can(step.kind, step.page)) {
+              expect(() => real[step.kind](step.page)).toThrow(
+                /^page allocator: (retain|release|claim|markKnown|isKnown)/,
+              );
+            } else {
+              real[step.kind](step.page);
+              model[step.kind](step.page);
+            }
+            expectSame(real, evicted, model);
+            done++;
           }
-          expectSame(real, evicted, model);
-          done++;
-        }
-        evictions += evicted.length;
-      }),
-      { numRuns: RUNS, seed: 1 },
-    );
-    expect(done).toBe(OPS_PER_RUN * RUNS);
-    expect(evictions).toBeGreaterThan(RUNS);
-  });
+          evictions += evicted.length;
+        }),
+        { numRuns: RUNS, seed: 1 },
+      );
+      expect(done).toBe(OPS_PER_RUN * RUNS);
+      expect(evictions).toBeGreaterThan(RUNS);
+    },
+    TIMEOUT,
+  );
 
   test("hands out every page but the null page, once, from 1 up", () => {
     const pages = new PageAllocator(6).allocate(5);

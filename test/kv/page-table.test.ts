@@ -4,7 +4,7 @@ import { BadInput } from "../../src/check.ts";
 import type { PageCopy } from "../../src/kv/kv-space.ts";
 import { OutOfPages, PageAllocator } from "../../src/kv/page-allocator.ts";
 import { DEFAULT_PAGE_SIZE, PageTable, validatePageSize } from "../../src/kv/page-table.ts";
-import { runsOf } from "./operations.ts";
+import { runsOf, TIMEOUT } from "./operations.ts";
 
 const PAGE_COUNT = 40;
 const MAX_TABLES = 8;
@@ -114,46 +114,50 @@ class World {
 }
 
 describe("page tables on one allocator", () => {
-  test("keep every invariant after each of many operations, and read back what each of them wrote", () => {
-    const total = { done: 0, refused: 0, copies: 0 };
-    fc.assert(
-      fc.property(
-        fc.constantFrom(8, 13, 16),
-        fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }),
-        (pageSize, ops) => {
-          const world = new World(pageSize);
-          const { all, allocator } = world;
-          for (const { kind, which, tokens } of ops) {
-            const tracked = all[which % all.length]!;
-            if (kind === "append" || kind === "reserve") {
-              world.grow(tracked, kind, tokens);
-            } else if (kind === "release") {
-              tracked.table.release();
-              Object.assign(tracked, { tokens: [], pages: [] });
-            } else if (all.length < MAX_TABLES) {
-              if (kind === "fork") world.fork(tracked);
-              else world.create();
-            } else if (kind === "fork") {
-              // Room for a fork: another table ends.
-              const other = all.findIndex((each) => each !== tracked);
-              all.splice(other, 1)[0]!.table.release();
-              world.fork(tracked);
+  test(
+    "keep every invariant after each of many operations, and read back what each of them wrote",
+    () => {
+      const total = { done: 0, refused: 0, copies: 0 };
+      fc.assert(
+        fc.property(
+          fc.constantFrom(8, 13, 16),
+          fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }),
+          (pageSize, ops) => {
+            const world = new World(pageSize);
+            const { all, allocator } = world;
+            for (const { kind, which, tokens } of ops) {
+              const tracked = all[which % all.length]!;
+              if (kind === "append" || kind === "reserve") {
+                world.grow(tracked, kind, tokens);
+              } else if (kind === "release") {
+                tracked.table.release();
+                Object.assign(tracked, { tokens: [], pages: [] });
+              } else if (all.length < MAX_TABLES) {
+                if (kind === "fork") world.fork(tracked);
+                else world.create();
+              } else if (kind === "fork") {
+                // Room for a fork: another table ends.
+                const other = all.findIndex((each) => each !== tracked);
+                all.splice(other, 1)[0]!.table.release();
+                world.fork(tracked);
+              }
+              world.expectInvariants();
+              total.done++;
             }
-            world.expectInvariants();
-            total.done++;
-          }
-          total.refused += world.refused;
-          total.copies += world.copies;
-          for (const { table } of all) table.release();
-          expect(allocator.usedCount).toBe(0);
-        },
-      ),
-      { numRuns: RUNS, seed: 2 },
-    );
-    expect(total.done).toBe(OPS_PER_RUN * RUNS);
-    expect(total.refused).toBeGreaterThan(RUNS);
-    expect(total.copies).toBeGreaterThan(RUNS);
-  });
+            total.refused += world.refused;
+            total.copies += world.copies;
+            for (const { table } of all) table.release();
+            expect(allocator.usedCount).toBe(0);
+          },
+        ),
+        { numRuns: RUNS, seed: 2 },
+      );
+      expect(total.done).toBe(OPS_PER_RUN * RUNS);
+      expect(total.refused).toBeGreaterThan(RUNS);
+      expect(total.copies).toBeGreaterThan(RUNS);
+    },
+    TIMEOUT,
+  );
 
   test("give every token its own slot, and the slot is page · B + offset", () => {
     const allocator = new PageAllocator(20);

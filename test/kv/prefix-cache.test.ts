@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { hashPage, type PageHash, type Prefix, PrefixCache } from "../../src/kv/prefix-cache.ts";
-import { runsOf } from "./operations.ts";
+import { runsOf, TIMEOUT } from "./operations.ts";
 
 const B = 3;
 const OPS_PER_RUN = 200;
@@ -122,67 +122,71 @@ const op = fc.record({
   tokens: fc.array(fc.nat(1), { minLength: 2 * B, maxLength: 2 * B }),
 });
 
-test("a prefix cache knows just what a list of texts and pages knows, after each of many operations", () => {
-  const total = { done: 0, hits: 0 };
-  fc.assert(
-    fc.property(
-      fc.constantFrom(...HASHES.map(([, hash]) => hash)),
-      fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }),
-      (hash, ops) => {
-        const cache = new PrefixCache(B, hash);
-        // What a page holds: all the text up to its end, and the salt.
-        const known = new Map<string, number>();
-        const key = (text: readonly number[], salt: string) => `${salt}:${text.join("")}`;
-        const chain = (text: readonly number[], salt: string): number[] => {
-          const pages: number[] = [];
-          for (let end = B; end < text.length; end += B) {
-            const page = known.get(key(text.slice(0, end), salt));
-            if (page === undefined) break;
-            pages.push(page);
-          }
-          return pages;
-        };
-        const walkers: Walker[] = [];
-        let nextPage = 1;
-        for (const { kind, which, tokens } of ops) {
-          const walker = walkers[which % Math.max(1, walkers.length)];
-          const salt = which % 5 === 0 ? "other" : "";
-          if (kind === "enter") {
-            const found = cache.find(tokens, salt);
-            const text = tokens.slice(0, found.length * B);
-            walkers.push({ prefix: cache.enter(salt, found.at(-1)), text, salt });
-            total.hits += found.length;
-          } else if (kind === "extend" && walker) {
-            const page = nextPage++;
-            walker.text.push(...tokens.slice(0, B));
-            walker.prefix = cache.extend(walker.prefix, page, walker.text, walker.text.length - B);
-            const name = key(walker.text, walker.salt);
-            if (!known.has(name)) known.set(name, page);
-            if (walker.prefix.page !== known.get(name)) expect(walker.prefix.page).toBe(known.get(name));
-          } else if (kind === "leave" && walker) {
-            cache.leave(walker.prefix);
-            walkers.splice(walkers.indexOf(walker), 1);
-          } else if (kind === "forget" && known.size > 0) {
-            const [name, page] = [...known][which % known.size]!;
-            cache.forget(page);
-            known.delete(name);
-          }
-          if (cache.size !== known.size) expect(cache.size).toBe(known.size);
-          for (const text of [tokens, ...walkers.map((each) => [...each.text, 0])]) {
-            for (const of of ["", "other"]) {
-              const found = pagesOf(cache.find(text, of)).join();
-              if (found !== chain(text, of).join()) expect(found).toBe(chain(text, of).join());
+test(
+  "a prefix cache knows just what a list of texts and pages knows, after each of many operations",
+  () => {
+    const total = { done: 0, hits: 0 };
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...HASHES.map(([, hash]) => hash)),
+        fc.array(op, { minLength: OPS_PER_RUN, maxLength: OPS_PER_RUN }),
+        (hash, ops) => {
+          const cache = new PrefixCache(B, hash);
+          // What a page holds: all the text up to its end, and the salt.
+          const known = new Map<string, number>();
+          const key = (text: readonly number[], salt: string) => `${salt}:${text.join("")}`;
+          const chain = (text: readonly number[], salt: string): number[] => {
+            const pages: number[] = [];
+            for (let end = B; end < text.length; end += B) {
+              const page = known.get(key(text.slice(0, end), salt));
+              if (page === undefined) break;
+              pages.push(page);
             }
+            return pages;
+          };
+          const walkers: Walker[] = [];
+          let nextPage = 1;
+          for (const { kind, which, tokens } of ops) {
+            const walker = walkers[which % Math.max(1, walkers.length)];
+            const salt = which % 5 === 0 ? "other" : "";
+            if (kind === "enter") {
+              const found = cache.find(tokens, salt);
+              const text = tokens.slice(0, found.length * B);
+              walkers.push({ prefix: cache.enter(salt, found.at(-1)), text, salt });
+              total.hits += found.length;
+            } else if (kind === "extend" && walker) {
+              const page = nextPage++;
+              walker.text.push(...tokens.slice(0, B));
+              walker.prefix = cache.extend(walker.prefix, page, walker.text, walker.text.length - B);
+              const name = key(walker.text, walker.salt);
+              if (!known.has(name)) known.set(name, page);
+              if (walker.prefix.page !== known.get(name)) expect(walker.prefix.page).toBe(known.get(name));
+            } else if (kind === "leave" && walker) {
+              cache.leave(walker.prefix);
+              walkers.splice(walkers.indexOf(walker), 1);
+            } else if (kind === "forget" && known.size > 0) {
+              const [name, page] = [...known][which % known.size]!;
+              cache.forget(page);
+              known.delete(name);
+            }
+            if (cache.size !== known.size) expect(cache.size).toBe(known.size);
+            for (const text of [tokens, ...walkers.map((each) => [...each.text, 0])]) {
+              for (const of of ["", "other"]) {
+                const found = pagesOf(cache.find(text, of)).join();
+                if (found !== chain(text, of).join()) expect(found).toBe(chain(text, of).join());
+              }
+            }
+            total.done++;
           }
-          total.done++;
-        }
-        for (const { prefix } of walkers) cache.leave(prefix);
-        for (const page of known.values()) cache.forget(page);
-        expect(cache.prefixCount).toBe(0);
-      },
-    ),
-    { numRuns: RUNS, seed: 3 },
-  );
-  expect(total.done).toBe(OPS_PER_RUN * RUNS);
-  expect(total.hits).toBeGreaterThan(RUNS);
-});
+          for (const { prefix } of walkers) cache.leave(prefix);
+          for (const page of known.values()) cache.forget(page);
+          expect(cache.prefixCount).toBe(0);
+        },
+      ),
+      { numRuns: RUNS, seed: 3 },
+    );
+    expect(total.done).toBe(OPS_PER_RUN * RUNS);
+    expect(total.hits).toBeGreaterThan(RUNS);
+  },
+  TIMEOUT,
+);

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Holding } from "../../src/kv/kv-space.ts";
 import { StripSpace } from "../../src/kv/strip-space.ts";
-import { runsOf } from "./operations.ts";
+import { runsOf, TIMEOUT } from "./operations.ts";
 
 const SLOTS = 60;
 const MAX_LENGTH = 16;
@@ -121,6 +121,7 @@ describe("strips", () => {
       expect(total.done).toBe(OPS_PER_RUN * runs);
       expect(total.refused).toBeGreaterThan(runs);
     },
+    TIMEOUT,
   );
 
   test("of exact length leave holes that are free and of no use to a longer sequence", () => {
