@@ -19,13 +19,14 @@
 //   page_table     [S, table_width]  u32, the pages of each sequence in order
 //   context_lens   [S]         u32, tokens of each sequence, the new ones included
 //   query_starts   [S + 1]     u32, the new tokens of sequence s are rows query_starts[s] … query_starts[s + 1] - 1
-//   sequence_of    [T]         u32, the sequence of each row
+//   sequence_of    [T]         u32, the sequence of each row; NONE: a row of padding, for which nothing is done
 //   y              [T, C]      f32, rows padded to `y_stride`
 
 override COLUMNS: u32 = (HEAD_QUADS + WORKGROUP_SIZE - 1u) / WORKGROUP_SIZE; // quads of the output that are a thread's
 const MAX_COLUMNS = 8u; // COLUMNS for the largest head and the smallest WORKGROUP_SIZE
 
 override HEADS: u32 = 1u;
+const NONE = 0xffffffffu;
 
 struct Params {
   head_size: u32,
@@ -57,6 +58,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let head = workgroup.x;
   let token = workgroup.y;
   let sequence = sequence_of[token];
+  if (sequence == NONE) { // the same for all threads: no barrier is missed
+    return;
+  }
 
   // 1. How much this token sees: the sequence's whole context, less the new tokens that come after this one.
   let after = query_starts[sequence + 1u] - 1u - token;

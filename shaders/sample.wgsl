@@ -7,17 +7,18 @@
 //
 //   dispatch    [S]
 //   logits      [S, V]           f32, rows padded to 4 · row_quads
-//   settings    [S, 8]           temperature, top-k (u32), top-p, min-p, repetition penalty, seed low, seed high (u32),
-//                                sequence id (u32); f32 bits where nothing else is said
+//   settings    [S, SETTINGS]    temperature, top-k (u32), top-p, min-p, repetition penalty, seed low, seed high (u32),
+//                                sequence id (u32); f32 bits where nothing else is said. See sample-place.wgsl for more
 //   slot_table                   see slots-….wgsl
 //   bests       [S, 2, BESTS]    u32: see sample-best.wgsl; any other buffer where BESTS is 0
 //   seen        [S, seen_words]  bit set: ids of the prompt and of the tokens so far; the token is added
 //   step        [6, step_stride] u32: token_ids, positions, slot_mapping, context_lens, generated, ring
-//   tokens      [ring_size, S]   u32: the token goes to row ring mod ring_size
+//   tokens      [ring_size, token_stride]  u32: the token goes to row ring mod ring_size
 //
 // A row with NaN or Infinity, or with nothing but -Infinity, gives the token 0xffffffff, and the next step computes token 0.
 
 // with slots-contiguous.wgsl | slots-paged.wgsl
+// with sample-place.wgsl
 // with philox.wgsl
 // with score-key.wgsl
 // with sample-row.wgsl
@@ -32,7 +33,7 @@ struct Params {
   quads: u32,         // vec4s of a row that hold its V logits
   row_quads: u32,     // vec4s from one row of logits to the next
   seen_words: u32,
-  sequences: u32,     // S
+  token_stride: u32,  // words from one row of tokens to the next
   step_stride: u32,   // words from one step array to the next
   ring_size: u32,
   max_positions: u32, // a token at this position has no slot
@@ -51,7 +52,6 @@ struct Params {
 // a small one.
 override GREEDY: bool = false;
 
-const SETTINGS = 8u;
 const NONE = 0xffffffffu;      // no token
 const LARGEST = 3.4028234e38;  // the largest finite float
 const LOG2_E = 1.4426950408889634;
@@ -69,33 +69,12 @@ fn setting(s: u32, i: u32) -> f32 {
   return bitcast<f32>(settings[s * SETTINGS + i]);
 }
 
-// Writes what the token decides of the next step: one thread.
-fn write_token(s: u32, token: u32, generated: u32, ring: u32) {
-  let stride = params.step_stride;
-  step[s] = select(token, 0u, token == NONE);
-  step[4u * stride + s] = generated + 1u;
-  step[5u * stride + s] = ring + 1u;
-  tokens[(ring % params.ring_size) * params.sequences + s] = token;
-  if (token != NONE) {
-    seen[s * params.seen_words + token / 32u] |= 1u << (token % 32u);
-  }
-}
-
-// Writes where the token goes: another thread, whose look at the slot table takes as long as the other's at `seen`.
-fn write_place(s: u32, position: u32) {
-  let stride = params.step_stride;
-  var slot = 0u;
-  if (position < params.max_positions) {
-    slot = slot_of(s, position);
-  }
-  step[stride + s] = position;
-  step[2u * stride + s] = slot;
-  step[3u * stride + s] = position + 1u;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
   let s = workgroup.x;
+  if (!ADVANCES && settings[s * SETTINGS + 9u] == NONE) { // the same for all threads: no barrier is missed
+    return;
+  }
   let temperature = setting(s, 0u);
   let top_k = settings[s * SETTINGS + 1u];
   let top_p = setting(s, 2u);
@@ -103,10 +82,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
 
   let is_first = thread == 0u;
   let is_last = thread == WORKGROUP_SIZE - 1u;
-  let stride = params.step_stride;
-  let position = step[stride + s] + 1u; // of the token to be chosen
-  let generated = step[4u * stride + s];
-  let ring = step[5u * stride + s];
+  let place = place_of(s);
 
   // 1. What needs no logits.
   if (is_first) {
@@ -115,12 +91,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (!is_greedy && thread == WORKGROUP_SIZE / 2u) { // of another subgroup than those that find the best
     let at = s * SETTINGS;
     let seed = vec2u(settings[at + 5u], settings[at + 6u]);
-    random = uniform_random(seed, settings[at + 7u], generated);
+    random = uniform_random(seed, settings[at + 7u], place.generated);
   }
 
   // 2. The highest score. Its bits tell a row that nothing can be chosen from. Where the head has found it, a greedy row is
   // done. The search comes before the question whether it helps, because the penalty is still on its way.
-  var row = Row(s * params.row_quads, s * params.seen_words, setting(s, 4u), 0.0, 0.0, -LARGEST);
+  var row = Row(s * params.row_quads, seen_row_of(s) * params.seen_words, setting(s, 4u), 0.0, 0.0, -LARGEST);
   if (BESTS > 0u) {
     if (!GREEDY) {
       lanes_from_bests(thread, s);
@@ -131,10 +107,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   if (is_known && is_greedy) {
     if (is_first) {
       let best = found_best();
-      write_token(s, select(NONE, best.y, is_score(best.x)), generated, ring);
+      write_token(s, select(NONE, best.y, is_score(best.x)), place);
     }
     if (is_last) {
-      write_place(s, position);
+      write_place(s, place.position);
     }
     return;
   }
@@ -171,9 +147,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   }
   workgroupBarrier(); // the token is chosen
   if (is_first) {
-    write_token(s, atomicLoad(&chosen), generated, ring);
+    write_token(s, atomicLoad(&chosen), place);
   }
   if (is_last) {
-    write_place(s, position);
+    write_place(s, place.position);
   }
 }

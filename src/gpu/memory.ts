@@ -1,4 +1,5 @@
 import { check } from "../check.ts";
+import type { Arena } from "./arena.ts";
 import { OutOfMemory } from "./errors.ts";
 
 /** What a byte of GPU memory is for. */
@@ -20,6 +21,8 @@ export interface Allocation {
   pins: number;
   /** Number of the last recording that uses it; see Gpu.submit. */
   lastUse: number;
+  /** Whose it is, when it is lent out again and again. */
+  arena: Arena | undefined;
   /** The device had no room for it: its GPUBuffer is of no use, and nobody else may get it. */
   refused: boolean;
 }
@@ -53,6 +56,8 @@ export class Memory {
   private allDestroyed = false;
   /** Number of the recording in progress: what it uses must outlive its submit. */
   recordingNumber = 1;
+  /** Where activations come from, while work runs within an arena. */
+  arena: Arena | undefined;
 
   /** `largest` is the size in bytes of the largest buffer that the device can bind. */
   constructor(
@@ -108,17 +113,18 @@ export class Memory {
 
   /**
    * A buffer of at least `bytes`, a new one or a freed one of the same purpose and size class. Its content is undefined.
-   * Throws OutOfMemory, with the breakdown, when the budget does not allow it.
+   * Throws OutOfMemory, with the breakdown, when the budget does not allow it. With `exact` the size is not rounded.
    */
-  alloc(bytes: number, purpose: Purpose, label: string): Allocation {
+  alloc(bytes: number, purpose: Purpose, label: string, exact = false): Allocation {
     check(
       Number.isSafeInteger(bytes) && bytes > 0,
       `memory: ${label} asks for ${bytes} bytes; wanted a positive integer`,
     );
+    if (this.arena && purpose === "activations") return this.arena.take(bytes);
     const pooled = POOLED.includes(purpose);
-    const exact = Math.ceil(bytes / 4) * 4;
+    const words = Math.ceil(bytes / 4) * 4;
     // A size class may be past what the device can bind although the bytes are not.
-    const size = pooled ? Math.max(exact, Math.min(sizeClass(bytes), this.largest)) : exact;
+    const size = pooled && !exact ? Math.max(words, Math.min(sizeClass(bytes), this.largest)) : words;
     const free = pooled ? this.pool.get(`${purpose} ${size}`)?.pop() : undefined;
     if (free) {
       free.state = "live";
@@ -138,6 +144,7 @@ export class Memory {
       state: "live",
       pins: 0,
       lastUse: 0,
+      arena: undefined,
       refused: false,
     };
     this.allocations.add(a);
@@ -151,6 +158,10 @@ export class Memory {
     // What still held it when everything was destroyed lets go of it late, often while an error is on its way.
     if (this.allDestroyed) return;
     check(a.state === "live", `memory: ${a.label} (${a.purpose}) is freed twice`);
+    if (a.arena) {
+      a.arena.giveBack(a);
+      return;
+    }
     if (a.pins > 0) {
       a.state = "held";
       return;

@@ -1,8 +1,7 @@
 import { BadInput, check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { attention } from "../ops/attention.ts";
-import { kvWrite } from "../ops/kv-write.ts";
 import { Tensor } from "../tensor.ts";
+import { attendStrips } from "./attend-slots.ts";
 import {
   allocateLayers,
   type CacheShape,
@@ -83,11 +82,7 @@ export class ContiguousCache implements RememberingCache {
     });
     return {
       slotMapping,
-      attend: (layer, qkv, slots, batch, scale) => {
-        const { k, v } = this.layers[layer]!;
-        kvWrite(qkv, slots, k, v);
-        return attention(qkv, k, v, stripStarts, batch, scale);
-      },
+      attend: attendStrips(this.layers, stripStarts),
     };
   }
 

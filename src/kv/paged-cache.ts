@@ -1,8 +1,7 @@
 import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
-import { kvWrite } from "../ops/kv-write.ts";
-import { pagedAttention } from "../ops/paged-attention.ts";
 import { Tensor } from "../tensor.ts";
+import { attendPages } from "./attend-slots.ts";
 import {
   allocateLayers,
   type CacheShape,
@@ -75,11 +74,7 @@ export class PagedCache implements RememberingCache {
     this.gpu.write(pageTable, rowsOf(tables, width));
     return {
       slotMapping,
-      attend: (layer, qkv, slots, batch, scale) => {
-        const { k, v } = this.layers[layer]!;
-        kvWrite(qkv, slots, k, v);
-        return pagedAttention(qkv, k, v, pageTable, this.pageSize, batch, scale);
-      },
+      attend: attendPages(this.layers, pageTable, this.pageSize),
     };
   }
 

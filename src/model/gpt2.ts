@@ -14,13 +14,22 @@ import {
   loadWeights,
   type NormWeights,
 } from "./gpt2-weights.ts";
-import { linear } from "./linear.ts";
+import { type Linear, linear } from "./linear.ts";
 import type { LoadOptions } from "./tensor-loader.ts";
 
 /** Called with every tensor of a forward pass that exists in memory, under its name in Hugging Face's GPT-2. */
 export type Trace = (name: string, tensor: Tensor) => void;
 
 const noTrace: Trace = () => {};
+
+/** A block of a step: everything that its parts need beside x. */
+interface BlockStep {
+  readonly weights: BlockWeights;
+  readonly layer: number;
+  readonly batch: Omit<Batch, "lastRows">;
+  readonly product: Linear;
+  readonly trace: Trace;
+}
 
 /** GPT-2 (Radford et al., Language Models are Unsupervised Multitask Learners, 2019), its weights in GPU memory. */
 export class Gpt2 {
@@ -65,6 +74,29 @@ export class Gpt2 {
     return matmulTransposed(hidden, this.weights.head);
   }
 
+  /**
+   * What comes out of the last block for every new token, [T, C], before the last layer norm: launches only, for a batch whose
+   * arrays lie on the GPU. `product` is the form of x · w + bias. The result belongs to the scope around the call.
+   */
+  layers(batch: Omit<Batch, "lastRows">, product: Linear = linear, trace: Trace = noTrace): Tensor {
+    const { wte, wpe, blocks } = this.weights;
+    this.gpu.stage = "embed";
+    let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
+    trace("embed", x);
+    blocks.forEach((weights, layer) => {
+      this.gpu.stage = `layer ${layer}`;
+      const y = scope(this.gpu, () => this.block(x, { weights, layer, batch, product, trace })); // [T, C]
+      x.free();
+      x = y;
+    });
+    this.gpu.stage = "head";
+    return x;
+  }
+
+  norm(x: Tensor, weights: NormWeights): Tensor {
+    return layernorm(x, weights, this.config.layerNormEpsilon);
+  }
+
   free(): void {
     freeWeights(this.weights);
   }
@@ -80,7 +112,9 @@ export class Gpt2 {
     try {
       return scope(this.gpu, () => {
         const batch = makeBatch(this.gpu, this.config, cache, items);
-        return finish(this.layers(batch, trace), batch);
+        const out = this.norm(this.layers(batch, linear, trace), this.weights.lnF); // [T, C]
+        trace("ln_f", out);
+        return finish(out, batch);
       });
     } catch (error) {
       // Half a step must not run with the next one.
@@ -91,35 +125,18 @@ export class Gpt2 {
     }
   }
 
-  private layers(batch: Batch, trace: Trace): Tensor {
-    const { wte, wpe, blocks, lnF } = this.weights;
-    this.gpu.stage = "embed";
-    let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
-    trace("embed", x);
-    blocks.forEach((weights, layer) => {
-      this.gpu.stage = `layer ${layer}`;
-      const y = scope(this.gpu, () => this.block(x, weights, batch, layer, trace)); // [T, C]
-      x.free();
-      x = y;
-    });
-    this.gpu.stage = "head";
-    const out = this.norm(x, lnF); // [T, C]
-    trace("ln_f", out);
-    return out;
-  }
-
   /** x + attention(ln_1(x)), then that + mlp(ln_2(that)). */
-  private block(x: Tensor, w: BlockWeights, batch: Batch, layer: number, trace: Trace): Tensor {
-    const middle = scope(this.gpu, () => this.attend(x, w, batch, layer, trace)); // [T, C]
-    return scope(this.gpu, () => this.mlp(middle, w, layer, trace)); // [T, C]
+  private block(x: Tensor, step: BlockStep): Tensor {
+    const middle = scope(this.gpu, () => this.attend(x, step)); // [T, C]
+    return scope(this.gpu, () => this.mlp(middle, step)); // [T, C]
   }
 
-  private attend(x: Tensor, w: BlockWeights, batch: Batch, layer: number, trace: Trace): Tensor {
+  private attend(x: Tensor, { weights: w, layer, batch, product, trace }: BlockStep): Tensor {
     const normed = this.norm(x, w.ln1); // [T, C]
-    const qkv = linear(normed, w.attention); // [T, 3 · C]
+    const qkv = product(normed, w.attention); // [T, 3 · C]
     const scale = attentionScale(this.config, layer);
     const merged = batch.step.attend(layer, qkv, batch.slotMapping, batch, scale); // [T, C]
-    const out = linear(merged, w.attentionProjection, { residual: x }); // [T, C]
+    const out = product(merged, w.attentionProjection, { residual: x }); // [T, C]
     trace(`h.${layer}.ln_1`, normed);
     trace(`h.${layer}.attn.c_attn`, qkv);
     trace(`h.${layer}.attn.merged`, merged);
@@ -127,17 +144,13 @@ export class Gpt2 {
     return out;
   }
 
-  private mlp(x: Tensor, w: BlockWeights, layer: number, trace: Trace): Tensor {
+  private mlp(x: Tensor, { weights: w, layer, product, trace }: BlockStep): Tensor {
     const normed = this.norm(x, w.ln2); // [T, C]
-    const act = linear(normed, w.fc, this.config.activation); // [T, F]
-    const out = linear(act, w.fcProjection, { residual: x }); // [T, C]
+    const act = product(normed, w.fc, this.config.activation); // [T, F]
+    const out = product(act, w.fcProjection, { residual: x }); // [T, C]
     trace(`h.${layer}.ln_2`, normed);
     trace(`h.${layer}.mlp.act`, act);
     trace(`h.${layer}.out`, out);
     return out;
-  }
-
-  private norm(x: Tensor, weights: NormWeights): Tensor {
-    return layernorm(x, weights, this.config.layerNormEpsilon);
   }
 }

@@ -10,6 +10,9 @@ import type { LinearWeights } from "./gpt2-weights.ts";
  */
 const MATVEC_ROWS = { gpu: 16, software: 1 };
 
+/** A form of the product with which a model's layers can be computed. */
+export type Linear = (x: Tensor, weights: LinearWeights, epilogue?: Epilogue) => Tensor;
+
 /** x [T, K] · weight [K, N] + bias [N], with an epilogue, in the form that suits the number of rows: [T, N]. */
 export function linear(x: Tensor, { weight, bias }: LinearWeights, epilogue?: Epilogue): Tensor {
   const few = x.rows <= MATVEC_ROWS[x.gpu.forms];

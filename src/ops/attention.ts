@@ -7,6 +7,9 @@ import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("attention");
 
+/** The sequence of a row of padding. */
+export const PADDING = 0xffffffff;
+
 /** The largest head that the attention kernels can hold: MAX_HEAD_QUADS · 4 channels. */
 export const MAX_HEAD_SIZE = 128;
 
@@ -31,7 +34,7 @@ export interface AttentionBatch {
   readonly contextLens: Tensor;
   /** [S + 1] u32: the new tokens of sequence s are rows queryStarts[s] … queryStarts[s + 1] - 1. */
   readonly queryStarts: Tensor;
-  /** [T] u32: the sequence of each row. */
+  /** [T] u32: the sequence of each row; PADDING for a row that nobody wants, whose result is undefined. */
   readonly sequenceOf: Tensor;
   /** For the profile: keys that all sequences have together, and pairs of a row and a key that it sees. */
   readonly work?: { readonly keys: number; readonly pairs: number };

@@ -1,6 +1,7 @@
 import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
+import type { BufferRange } from "../gpu/recording.ts";
 import { shapeText, type Tensor } from "../tensor.ts";
 import type { Bests } from "./norm-head.ts";
 
@@ -10,6 +11,8 @@ const kernel = new Kernel("sample");
 const STEP_ROWS = 6;
 /** Words of a row of settings. */
 const SETTINGS = 8;
+/** Words of a row for sampleListed. */
+export const LISTED_SETTINGS = 12;
 /** What the kernel writes for a row that has NaN, Infinity or no finite logit: there is no token to choose. */
 export const NO_TOKEN = 0xffffffff;
 
@@ -77,15 +80,10 @@ export function sample({
   maxPositions,
   greedy = false,
 }: SampleArguments): void {
-  const { rows, cols, stride, gpu } = logits;
+  const { rows, cols, gpu } = logits;
   const { table, pageSize } = slots;
   const seenWords = Math.ceil(cols / 32);
-  const want = (name: string, tensor: Tensor, fits: boolean, shape: string) =>
-    check(
-      fits,
-      () =>
-        `sample: ${name} is ${shapeText(tensor.shape)} but logits are ${shapeText(logits.shape)}; wanted ${shape}`,
-    );
+  const want = wantFor(logits);
   want("settings", settings, settings.rows === rows && settings.cols === SETTINGS, `[${rows}, ${SETTINGS}]`);
   want("seen", seen, seen.rows === rows && seen.cols === seenWords, `[${rows}, ${seenWords}]`);
   want(
@@ -117,11 +115,8 @@ export function sample({
   // Four neighbouring logits are loaded at once, so they must be of one share.
   const bestQuads = bests?.stripe === undefined || bests.stripe % 4 > 0 ? 0 : bests.stripe / 4;
   const params = {
-    cols,
-    quads: Math.ceil(cols / 4),
-    row_quads: stride / 4,
-    seen_words: seenWords,
-    sequences: rows,
+    ...rowParams(logits),
+    token_stride: rows,
     step_stride: step.cols,
     ring_size: tokens.rows,
     max_positions: maxPositions,
@@ -150,6 +145,59 @@ export function sample({
       flops: rows * (bests?.table.cols ?? cols),
     }),
   });
+}
+
+export interface ListedSampleArguments {
+  /** [S, V] f32. */
+  readonly logits: Tensor;
+  /** [S, 12] u32, rows from `settingsWords` and `setListed`. */
+  readonly settings: Tensor;
+  /** [rows, ceil(V / 32)] u32: tokens seen, a row for whoever has a repetition penalty. */
+  readonly seen: Tensor;
+  /** u32: where the tokens go. */
+  readonly tokens: Tensor;
+  /** Any memory that the launch does not use otherwise; it is not written. */
+  readonly spare: BufferRange;
+}
+
+/**
+ * Like `sample`, for rows that say themselves what they need to know of their sequence and where their token goes: one
+ * launch, in which every row is another sequence each time. Rows of padding are left out.
+ */
+export function sampleListed({ logits, settings, seen, tokens, spare }: ListedSampleArguments): void {
+  const { rows, cols, gpu } = logits;
+  const want = wantFor(logits);
+  want(
+    "settings",
+    settings,
+    settings.rows === rows && settings.cols === LISTED_SETTINGS,
+    `[${rows}, ${LISTED_SETTINGS}]`,
+  );
+  want("seen", seen, seen.cols === Math.ceil(cols / 32), `[n, ${Math.ceil(cols / 32)}]`);
+  const params = { ...rowParams(logits), token_stride: 0, step_stride: 0, ring_size: 1, max_positions: 0 };
+  const buffers = { logits, settings, slot_table: settings, bests: settings, seen, step: spare, tokens };
+  kernel.run(gpu, buffers, params, [rows], {
+    constants: { WORKGROUP_SIZE: threads(gpu), ADVANCES: 0, SETTINGS: LISTED_SETTINGS },
+    work: () => ({ shape: `${rows}×${cols}`, bytes: 4 * rows * cols, flops: rows * cols }),
+  });
+}
+
+function wantFor(logits: Tensor) {
+  return (name: string, tensor: Tensor, fits: boolean, shape: string) =>
+    check(
+      fits,
+      () =>
+        `sample: ${name} is ${shapeText(tensor.shape)} but logits are ${shapeText(logits.shape)}; wanted ${shape}`,
+    );
+}
+
+function rowParams({ cols, stride }: Tensor) {
+  return {
+    cols,
+    quads: Math.ceil(cols / 4),
+    row_quads: stride / 4,
+    seen_words: Math.ceil(cols / 32),
+  };
 }
 
 function threads(gpu: Gpu): number {
@@ -190,4 +238,21 @@ export function settingsWords(options: SampleSettings, sequenceId: number): Uint
   words[6] = Number(seed >> 32n);
   words[7] = sequenceId;
   return words;
+}
+
+/**
+ * Put what sampleListed wants behind a row's settingsWords into `words`, whose row begins at `row`: tokens generated so far, the
+ * index of the token in `tokens`, and the row of `seen`, NO_TOKEN where there is no penalty. A row of padding has NO_TOKEN for
+ * its index.
+ */
+export function setListed(
+  words: Uint32Array,
+  row: number,
+  generated: number,
+  index: number,
+  seenRow = NO_TOKEN,
+): void {
+  words[row + SETTINGS] = generated;
+  words[row + SETTINGS + 1] = index;
+  words[row + SETTINGS + 2] = seenRow;
 }
