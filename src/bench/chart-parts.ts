@@ -146,6 +146,7 @@ export function valueAxis(look: Look, extra: { gridIndex?: number; max?: number;
     min: 0,
     axisLabel: { color: look.muted },
     axisLine: { show: false },
+    axisTick: { show: false },
     splitLine: { show: extra.position !== "right", lineStyle: { color: look.gridLine } },
     ...extra,
   };

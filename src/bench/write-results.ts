@@ -1,4 +1,5 @@
 /** Leaves the results of an experiment in a folder, the figures first, so that no drawing can lose them. */
+import { existsSync, readFileSync } from "node:fs";
 import { access, constants, mkdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { BadInput } from "../check.ts";
@@ -39,6 +40,14 @@ export async function prepareResultsDir(dir: string): Promise<void> {
     makeFolder(dir);
     await access(dir, constants.W_OK | constants.X_OK);
   });
+}
+
+/** Where results go: an experiment that broke off does not overwrite one that was completed, but goes to a folder beside it. */
+export function resultsFolder(out: string, isIncomplete: boolean): string {
+  const earlier = join(out, "results.json");
+  if (!isIncomplete || !existsSync(earlier)) return out;
+  // Any reader of the file would look for the same words; a file that is no JSON is not worth keeping.
+  return /"incomplete":/.test(readFileSync(earlier, "utf8")) ? out : `${out}-incomplete`;
 }
 
 /**

@@ -1,5 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import process from "node:process";
 import { type Command, Option } from "commander";
 import { completeResults } from "../bench/conclude.ts";
@@ -9,7 +8,7 @@ import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
 import type { Lang } from "../bench/labels.ts";
 import { type BenchResults, TIMINGS, type Timing } from "../bench/results.ts";
 import { resultsText } from "../bench/table.ts";
-import { prepareResultsDir, writeResults } from "../bench/write-results.ts";
+import { prepareResultsDir, resultsFolder, writeResults } from "../bench/write-results.ts";
 import { BadInput } from "../check.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
 import { checkFits } from "../kv/make-cache.ts";
@@ -131,18 +130,10 @@ async function report(results: BenchResults, flags: BenchKvFlags): Promise<void>
   // Print first: a full disk must not cost the figures.
   if (flags.json) process.stdout.write(`${JSON.stringify(results, null, 1)}\n`);
   else process.stdout.write(`${resultsText(results, flags.lang, process.stdout.columns)}\n`);
-  const out = folderFor(results, flags.out);
+  const out = resultsFolder(flags.out, results.incomplete !== undefined);
   const files = await writeResults(out, results, flags.lang);
   process.stderr.write(`quire: wrote ${files.length} files to ${resolve(out)}; open report.html\n`);
   if (results.sameTokens.identical === false) process.exitCode = EXIT_FAILURE;
-}
-
-/** An experiment that broke off does not overwrite one that was completed: it goes to a folder beside it. */
-function folderFor(results: BenchResults, out: string): string {
-  const earlier = join(out, "results.json");
-  if (results.incomplete === undefined || !existsSync(earlier)) return out;
-  // Any reader of the file would look for the same words; a file that is no JSON is not worth keeping.
-  return /"incomplete":/.test(readFileSync(earlier, "utf8")) ? out : `${out}-incomplete`;
 }
 
 function outcome({ runs, error }: KvBenchRuns): Pick<BenchResults, "runs" | "incomplete"> {

@@ -1,0 +1,92 @@
+// What the figures of a throughput experiment say, in sentences. Pure.
+import type { TimedStep } from "./throughput.ts";
+import type { ThroughputResults } from "./throughput-results.ts";
+import { formatCount, formatPercent, formatSeconds } from "./units.ts";
+
+/** From here on the memory of keys and values is full: admission leaves a watermark, and the last pages are too few for anybody. */
+const FULL_PERCENT = 95;
+/** A share of the steps' time above which something is called the rule. */
+const MOSTLY = 0.5;
+
+type Concluded = Pick<
+  ThroughputResults,
+  | "completed"
+  | "duration"
+  | "output_throughput"
+  | "total_token_throughput"
+  | "median_ttft_ms"
+  | "median_tpot_ms"
+  | "preemptions"
+  | "recomputed_tokens"
+  | "steps"
+  | "max_concurrency"
+> & { readonly options: Pick<ThroughputResults["options"], "max_sequences"> };
+
+/** How fast it was, and what kept it from being faster. */
+export function concludeThroughput(results: Concluded, steps: readonly TimedStep[]): string[] {
+  const { completed, duration, median_ttft_ms: ttft, median_tpot_ms: tpot } = results;
+  if (completed === 0) return ["No request was finished, so there are no figures."];
+  const waits = [
+    ...(ttft === null ? [] : [`${formatSeconds(ttft / 1e3)} for the first token`]),
+    ...(tpot === null ? [] : [`${formatSeconds(tpot / 1e3)} for each further one`]),
+  ];
+  return [
+    `${counted(completed, "request")} in ${formatSeconds(duration)}: ` +
+      `${rate(results.output_throughput)} output tokens a second, ${rate(results.total_token_throughput)} with the prompts.`,
+    `A request waited ${waits.join(" and ")} (medians).`,
+    limit(results, steps),
+    ...hostShare(results),
+  ];
+}
+
+/** What requests waited for. */
+function limit(results: Concluded, steps: readonly TimedStep[]): string {
+  const { preemptions, recomputed_tokens: recomputed, options, max_concurrency: bound } = results;
+  if (preemptions > 0)
+    return (
+      `Keys and values ran out of room: ${counted(preemptions, "preemption")}, ${formatCount(recomputed)} tokens computed again. ` +
+      "More --kv-memory or fewer --max-sequences avoid them."
+    );
+  const waiting = steps.filter((s) => s.waiting > 0);
+  if (shareOf(waiting, steps) <= MOSTLY)
+    return bound === null
+      ? "Most of the time nobody waited: the requests set the pace."
+      : `Most of the time nobody waited in the engine: the requests and --max-concurrency ${bound} set the pace.`;
+  if (shareOf(waiting.filter(isFull), waiting) > MOSTLY)
+    return "Requests waited for room for keys and values: more --kv-memory lets more of them run at once.";
+  if (
+    shareOf(
+      waiting.filter((s) => s.running >= options.max_sequences),
+      waiting,
+    ) > MOSTLY
+  )
+    return `Requests waited since ${options.max_sequences} sequences were running: --max-sequences lets more of them in.`;
+  return "Requests waited for their prompts to be computed, --max-batched-tokens a step.";
+}
+
+function hostShare({ steps }: Concluded): string[] {
+  const decode = steps.full_decode;
+  if (decode?.host_share_percent == null) return [];
+  return [
+    `The host was busy for ${formatPercent(decode.host_share_percent)} of a decode step of ` +
+      `${counted(decode.sequences, "sequence")}.`,
+  ];
+}
+
+function isFull({ kv }: TimedStep): boolean {
+  return 100 * kv.reserved >= FULL_PERCENT * kv.total;
+}
+
+function shareOf(part: readonly TimedStep[], whole: readonly TimedStep[]): number {
+  const seconds = (steps: readonly TimedStep[]) => steps.reduce((total, s) => total + s.seconds, 0);
+  return whole.length === 0 ? 0 : seconds(part) / (seconds(whole) || 1);
+}
+
+function counted(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** Three digits or more, with commas. */
+export function rate(perSecond: number): string {
+  return perSecond < 100 ? perSecond.toFixed(perSecond < 10 ? 2 : 1) : formatCount(Math.round(perSecond));
+}
