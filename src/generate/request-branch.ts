@@ -33,6 +33,8 @@ export class Branch {
   computedBefore = 0;
   /** Tokens that the plan that is being made computes. */
   step = 0;
+  /** When its last token was known; undefined before there is one. */
+  tokenTime: number | undefined;
   /** Why it ended, if not by itself. */
   ended: "aborted" | "error" | null = null;
 

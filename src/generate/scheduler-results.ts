@@ -23,7 +23,7 @@ export function takeToken(
   }
   const text = sequence.accept(token);
   state.stats.generatedTokens++;
-  request.times.firstToken ??= now;
+  noteTime(state, branch, now);
   if (index === 0) request.tokenTimes.push(now);
   const { finishReason } = sequence;
   updates.push({ type: "token", request, index, owner, token, text, finishReason });
@@ -39,11 +39,12 @@ export function takeToken(
 /** The logits of a beam are known. The search goes on when those of all its beams are. */
 export function takeLogits(
   state: SchedulerState,
-  { request }: Branch,
+  branch: Branch,
   logits: Float32Array | undefined,
   now: number,
   updates: SchedulerUpdate[],
 ): void {
+  const { request } = branch;
   check(logits, () => `scheduler: request ${request.id} is a search, and its logits did not come`);
   const search = request.search!;
   request.logits.push(logits);
@@ -55,7 +56,7 @@ export function takeLogits(
     fail(state, request, now, updates);
     return;
   }
-  request.times.firstToken ??= now;
+  noteTime(state, request.branches[0]!, now);
   request.tokenTimes.push(now);
   if (!search.isDone) {
     moveBeams(request, choices, state.space);
@@ -63,6 +64,15 @@ export function takeLogits(
   }
   for (const { tokens } of search.results) state.stats.generatedTokens += tokens.length;
   finish(state, request, now, updates);
+}
+
+/** A branch has a token more. The beams of a search count as one. */
+function noteTime({ latencies }: SchedulerState, branch: Branch, now: number): void {
+  const { times } = branch.request;
+  if (times.firstToken === undefined) latencies.first(times.submitted, now);
+  times.firstToken ??= now;
+  if (branch.tokenTime !== undefined) latencies.next(branch.tokenTime, now);
+  branch.tokenTime = now;
 }
 
 function finish(state: SchedulerState, request: Request, now: number, updates: SchedulerUpdate[]): void {

@@ -1,4 +1,5 @@
 import type { KvSpace } from "../kv/kv-space.ts";
+import { EngineLatencies } from "./engine-metrics.ts";
 import type { Request } from "./request.ts";
 import type { Branch } from "./request-branch.ts";
 import { RequestQueue } from "./scheduler-queue.ts";
@@ -31,6 +32,8 @@ export class SchedulerState {
     finished: 0,
     aborted: 0,
   };
+
+  readonly latencies = new EngineLatencies();
 
   constructor(space: KvSpace, options: SchedulerOptions) {
     this.space = space;

@@ -1,5 +1,6 @@
 import { BadInput, check } from "../check.ts";
 import type { KvSpace, PageCopy } from "../kv/kv-space.ts";
+import type { EngineMetrics } from "./engine-types.ts";
 import type { Request } from "./request.ts";
 import type { Branch } from "./request-branch.ts";
 import { admit } from "./scheduler-admission.ts";
@@ -56,6 +57,11 @@ export class Scheduler {
 
   get stats(): SchedulerStats {
     return this.#state.stats;
+  }
+
+  /** Distributions of time to first token and from token to token so far. */
+  get latencies(): Pick<EngineMetrics, "timeToFirstToken" | "interTokenTime"> {
+    return this.#state.latencies.summary();
   }
 
   /** Requests that are not over, in the order in which they came. */
