@@ -4,6 +4,25 @@ export { BadInput, check } from "./check.ts";
 export { openCheckpoint } from "./formats/checkpoint.ts";
 export { CheckpointError } from "./formats/checkpoint-error.ts";
 export type { StoredTensor, TensorFile } from "./formats/tensor-file.ts";
+export { Engine } from "./generate/engine.ts";
+export type { EngineListener } from "./generate/engine-events.ts";
+export type { EngineMemory } from "./generate/engine-memory.ts";
+export type { EngineSettings } from "./generate/engine-settings.ts";
+export type {
+  Completion,
+  Distribution,
+  EngineEvent,
+  EngineMetrics,
+  EngineOptions,
+  GenerationOptions,
+  KvLayout,
+  Preemption,
+  PromptOutput,
+  RequestOptions,
+  RequestOutput,
+  RequestTimes,
+  StepRecord,
+} from "./generate/engine-types.ts";
 export { type GeneratedStep, type GeneratedToken, generate } from "./generate/generate.ts";
 export { type PerplexityOptions, type PerplexityResult, perplexity } from "./generate/perplexity.ts";
 export { probabilities, type SamplingOptions, sample } from "./generate/sampler.ts";
@@ -14,6 +33,7 @@ export { foldWorkgroups, Kernel, type RunOptions } from "./gpu/kernel.ts";
 export type { ByPurpose, Memory, Purpose } from "./gpu/memory.ts";
 export { type PullOptions, type PullResult, pullModel } from "./hub.ts";
 export { CACHE_MODES, type CacheMode, type KvCache, type KvUsage } from "./kv/cache.ts";
+export type { KvSpace, Region, SpaceUsage } from "./kv/kv-space.ts";
 export { type CacheOptions, makeCache } from "./kv/make-cache.ts";
 export { OutOfPages, PageAllocator } from "./kv/page-allocator.ts";
 export { PageTable } from "./kv/page-table.ts";

@@ -130,9 +130,9 @@ export type EngineEvent =
 /** What one step did and cost. */
 export interface StepRecord {
   readonly step: number;
-  /** Seconds from the step's submit, or the end of the step before if that was later, until its tokens were known. */
+  /** Seconds from when the tokens of the step before were known, or from the end of a rest, until its own were. */
   readonly seconds: number;
-  /** Of them the host was busy: scheduling, encoding, taking tokens. */
+  /** Of them the host was busy: taking the tokens before, telling events, scheduling, encoding. */
   readonly hostSeconds: number;
   readonly tokens: number;
   readonly sampled: number;

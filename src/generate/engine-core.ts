@@ -1,0 +1,180 @@
+import { check } from "../check.ts";
+import { EngineEvents } from "./engine-events.ts";
+import type { EngineParts } from "./engine-open.ts";
+import { EngineSteps, type Flight } from "./engine-steps.ts";
+import type { EngineMetrics, RequestOptions, RequestOutput, StepRecord } from "./engine-types.ts";
+import { Request } from "./request.ts";
+import type { Branch } from "./request-branch.ts";
+import { Scheduler, type SchedulerUpdate } from "./scheduler.ts";
+
+/** Scheduler and device together: one step after the other, what came of it told, and its time taken. */
+export class EngineCore {
+  readonly events = new EngineEvents();
+  /** Called once with what there is of a request when it is over, and forgotten then; by request id. */
+  readonly waiters = new Map<number, (output: RequestOutput) => void>();
+  readonly #parts: EngineParts;
+  readonly #scheduler: Scheduler;
+  readonly #steps: EngineSteps;
+  /** Sequences with a repetition penalty, by owner. */
+  readonly #penalised = new Map<number, Branch>();
+  readonly #opened = performance.now();
+  #requests = 0;
+  #closed = false;
+  /** There was nothing to do: the time until the next step is no step's. */
+  #rests = true;
+  /** When the last step's tokens were known. Since then the host has worked so many seconds, and so many requests made room. */
+  #lastKnown = 0;
+  #busy = 0;
+  #preempted = 0;
+
+  constructor(parts: EngineParts) {
+    const { settings, space, device } = parts;
+    this.#parts = parts;
+    this.#scheduler = new Scheduler(space, { ...settings, clock: () => this.now });
+    this.#steps = new EngineSteps(device, space, (owner) => this.#penalised.get(owner)!.tokens);
+  }
+
+  /** Seconds since the start. */
+  get now(): number {
+    return (performance.now() - this.#opened) / 1e3;
+  }
+
+  /** Requests that are not over. */
+  get open(): number {
+    return this.#scheduler.running + this.#scheduler.waiting;
+  }
+
+  get isIdle(): boolean {
+    return this.#scheduler.isIdle;
+  }
+
+  /** Put a request into the queue: its id. Throws BadInput when it can never run. */
+  add(options: RequestOptions): number {
+    const request = new Request(this.#requests, options, this.#parts.settings.maxSeqLen);
+    this.#scheduler.add(request);
+    if ((options.sampling.repetitionPenalty ?? 1) !== 1)
+      for (const branch of request.branches) this.#penalised.set(branch.owner, branch);
+    if (this.events.heard)
+      this.events.emit({ type: "submitted", id: request.id, time: request.times.submitted });
+    return this.#requests++;
+  }
+
+  /** False if it is over, or never was. */
+  abort(id: number): boolean {
+    const request = this.#scheduler.abort(id);
+    if (request) this.#end(request, "aborted");
+    return request !== undefined;
+  }
+
+  abortAll(): void {
+    for (const { id } of [...this.#scheduler.requests]) this.abort(id);
+  }
+
+  /**
+   * Submit a step, or two where the engine runs ahead, and take the tokens of the oldest. False when nothing is left to do.
+   * After an error nothing can be relied on but `close`.
+   */
+  async step(): Promise<boolean> {
+    if (this.#rests) {
+      this.#rests = false;
+      this.#lastKnown = this.now;
+      this.#busy = 0;
+    }
+    const ahead = this.#parts.settings.async ? 2 : 1;
+    while (this.#steps.inFlight < ahead && !this.#closed) {
+      const begun = this.now;
+      const plan = this.#scheduler.schedule();
+      this.#tell(this.#scheduler.takeChanges());
+      const arrival = plan && this.#steps.submit(plan);
+      this.#busy += this.now - begun;
+      if (!plan) break;
+      if (arrival) await arrival;
+    }
+    const flight = this.#steps.takeOldest();
+    if (flight) await this.#take(flight);
+    else check(this.isIdle || this.#closed, "engine: requests wait, and none of them can run");
+    this.#rests = this.isIdle;
+    return !this.isIdle;
+  }
+
+  metrics(): EngineMetrics {
+    const { reserved, total } = this.#parts.space.usage();
+    const { running, waiting, stats } = this.#scheduler;
+    return {
+      running,
+      waiting,
+      kvUsage: reserved / total,
+      ...stats,
+      timeToFirstToken: undefined,
+      interTokenTime: undefined,
+    };
+  }
+
+  /** Wait for what is in flight, whatever comes of it, and give the memory back. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#steps.close();
+  }
+
+  /** Wait for a step's tokens, and tell what came of them. */
+  async #take({ plan, result }: Flight): Promise<void> {
+    const tokens = await result;
+    const time = this.now;
+    this.#tell(this.#scheduler.update(plan, tokens));
+    const step = {
+      step: plan.number,
+      seconds: time - this.#lastKnown,
+      hostSeconds: this.#busy,
+      tokens: plan.tokens,
+      sampled: plan.samples.length,
+      preempted: this.#preempted,
+    };
+    this.#lastKnown = time;
+    this.#preempted = 0;
+    this.#busy = this.now - time;
+    if (this.events.heard) this.#tellStep(step, time);
+  }
+
+  #tellStep(step: Omit<StepRecord, "running" | "waiting" | "kv">, time: number): void {
+    const { space } = this.#parts;
+    const { running, waiting } = this.#scheduler;
+    const { total, reserved, used, logical } = space.usage();
+    const record = { ...step, running, waiting, kv: { total, reserved, used, logical } };
+    this.events.emit({ type: "step", time, step: record, space });
+  }
+
+  #tell(updates: readonly SchedulerUpdate[]): void {
+    const { heard } = this.events;
+    for (const update of updates) {
+      const { type, request } = update;
+      if (type === "finished") this.#end(request, type);
+      else if (type === "token") {
+        const { index, owner, token, text, finishReason } = update;
+        if (finishReason !== null) this.#steps.leave(owner);
+        if (heard) this.events.emit({ type, id: request.id, index, token, text, time: this.now });
+      } else if (type === "preempted") {
+        this.#preempted++;
+        for (const { owner } of request.branches) this.#steps.preempt(owner);
+        if (heard) this.events.emit({ type, id: request.id, time: this.now, how: update.how });
+      } else if (heard) {
+        const cachedTokens = request.cachedTokens ?? 0;
+        this.events.emit({ type, id: request.id, time: this.now, cachedTokens });
+      }
+    }
+  }
+
+  /** A request is over. */
+  #end(request: Request, type: "finished" | "aborted"): void {
+    for (const { owner } of request.branches) {
+      this.#steps.leave(owner);
+      this.#penalised.delete(owner);
+    }
+    const { id, times } = request;
+    const waiter = this.waiters.get(id);
+    this.waiters.delete(id);
+    if (!waiter && !this.events.heard) return;
+    const output = request.output();
+    waiter?.(output);
+    if (this.events.heard) this.events.emit({ type, id, time: times.finished!, output });
+  }
+}

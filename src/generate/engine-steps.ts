@@ -1,0 +1,157 @@
+import { check } from "../check.ts";
+import type { KvSpace, PageCopy } from "../kv/kv-space.ts";
+import type {
+  ForwardedToken,
+  LaunchedStep,
+  RaggedBatch,
+  RaggedPiece,
+  RaggedResult,
+  RaggedSample,
+} from "../model/ragged-batch.ts";
+import type { PendingToken, PlanPiece, PlanSample, PlanSwap, StepPlan } from "./step-plan.ts";
+
+/** What steps run on: a RaggedStep, or a stand-in for it in tests. */
+export interface StepDevice {
+  /** Submit a step. */
+  launch(batch: RaggedBatch): LaunchedStep;
+  /** Copy pages, after the launches before and before the next one. */
+  copyPages(copies: readonly PageCopy[]): void;
+  /** The contents of pages after the launches so far, brought to the host. */
+  readPages(pages: readonly number[]): Promise<ArrayBuffer>;
+  /** Put them into other pages, before the next launch. */
+  writePages(pages: readonly number[], contents: ArrayBuffer): void;
+  /** A row of tokens seen, for a repetition penalty, with these in it. */
+  openSeen(tokens: readonly number[]): number;
+  closeSeen(row: number): void;
+  /** Give the memory back. */
+  free(): void;
+}
+
+/** A step that was submitted. */
+export interface Flight {
+  readonly plan: StepPlan;
+  /** What the device calls it: the number for forwarded tokens. */
+  readonly launch: number;
+  readonly result: Promise<RaggedResult>;
+}
+
+/**
+ * Turns plans into launches, in their order, and keeps what plans only name: pages that lie on the host, and rows of tokens
+ * seen. It knows sequences by their owner numbers.
+ */
+export class EngineSteps {
+  readonly #device: StepDevice;
+  readonly #space: KvSpace;
+  readonly #historyOf: (owner: number) => readonly number[];
+  /** Submitted and not taken, oldest first. */
+  readonly #flights: Flight[] = [];
+  /** Contents of the pages of swapped sequences, in the order of positions. */
+  readonly #onHost = new Map<number, Promise<ArrayBuffer>>();
+  readonly #seen = new Map<number, number>();
+
+  /** `historyOf` tells the tokens of a sequence so far: asked when one with a repetition penalty gets its row. */
+  constructor(device: StepDevice, space: KvSpace, historyOf: (owner: number) => readonly number[]) {
+    this.#device = device;
+    this.#space = space;
+    this.#historyOf = historyOf;
+  }
+
+  get inFlight(): number {
+    return this.#flights.length;
+  }
+
+  /** Take the oldest step, to await its result. */
+  takeOldest(): Flight | undefined {
+    return this.#flights.shift();
+  }
+
+  /**
+   * Do what the plan says: swaps out, copies, swaps in, the pieces with their samples. Where pages that it wants back are still
+   * on their way to the host, it waits for them, and a promise comes back; until then nothing else may be submitted.
+   */
+  submit(plan: StepPlan): Promise<void> | undefined {
+    const { swapOuts, copies, swapIns, pieces, samples } = plan;
+    for (const { owner, pages } of swapOuts) this.#swapOut(owner, pages);
+    if (copies.length > 0) this.#device.copyPages(copies);
+    const batch = {
+      pieces: pieces.map((piece) => this.#pieceOf(piece)),
+      samples: samples.map((sample) => this.#sampleOf(sample)),
+    };
+    if (swapIns.length === 0) {
+      this.#launch(plan, batch);
+      return undefined;
+    }
+    // Whoever is aborted while this waits gives its pages back, and the list of them with it.
+    const lasting = { ...batch, pieces: batch.pieces.map((p) => ({ ...p, slotRow: [...p.slotRow] })) };
+    return this.#swapIn(swapIns).then(() => this.#launch(plan, lasting));
+  }
+
+  /** A sequence has ended: what is kept of it goes. Steps in flight are not touched by that. */
+  leave(owner: number): void {
+    this.#onHost.delete(owner);
+    this.preempt(owner);
+  }
+
+  /** A sequence has lost its place. Its row of tokens seen is made anew when it comes back. */
+  preempt(owner: number): void {
+    const row = this.#seen.get(owner);
+    if (row === undefined) return;
+    this.#device.closeSeen(row);
+    this.#seen.delete(owner);
+  }
+
+  /** Wait for what is in flight, whatever comes of it, and give the memory back. */
+  async close(): Promise<void> {
+    await Promise.allSettled(this.#flights.map(({ result }) => result));
+    await Promise.allSettled(this.#onHost.values());
+    this.#flights.length = 0;
+    this.#onHost.clear();
+    this.#device.free();
+  }
+
+  #launch(plan: StepPlan, batch: RaggedBatch): void {
+    const { launch, result } = this.#device.launch(batch);
+    this.#flights.push({ plan, launch, result });
+  }
+
+  async #swapIn(swaps: readonly PlanSwap[]): Promise<void> {
+    const contents = swaps.map(({ owner }) => this.#onHost.get(owner));
+    for (const [i, { owner, pages }] of swaps.entries()) {
+      check(contents[i], () => `engine: the pages of sequence ${owner} are not on the host`);
+      this.#device.writePages(pages, await contents[i]);
+      this.#onHost.delete(owner);
+    }
+  }
+
+  #swapOut(owner: number, pages: readonly number[]): void {
+    const contents = this.#device.readPages(pages);
+    // A failure is told to whoever wants the pages back; until then it must not count as unhandled.
+    contents.catch(() => {});
+    this.#onHost.set(owner, contents);
+  }
+
+  #pieceOf({ holding, position, tokens }: PlanPiece): RaggedPiece {
+    const slotRow = this.#space.slotRow(holding);
+    const last = tokens.at(-1)!;
+    if (typeof last === "number") return { tokens: tokens as readonly number[], position, slotRow };
+    return { tokens: [...(tokens.slice(0, -1) as number[]), this.#forwarded(last)], position, slotRow };
+  }
+
+  /** A token that only the GPU knows: which launch has it. */
+  #forwarded({ plan, sample }: PendingToken): ForwardedToken {
+    const flight = this.#flights.find((f) => f.plan.number === plan);
+    check(flight, () => `engine: a token of plan ${plan} is pending, but that plan is not in flight`);
+    return { launch: flight.launch, sample };
+  }
+
+  #sampleOf({ piece, owner, sampling, sequenceId, generated, wantsLogits }: PlanSample): RaggedSample {
+    const sample = { piece, settings: sampling, sequenceId, generated, wantsLogits };
+    if ((sampling.repetitionPenalty ?? 1) === 1) return sample;
+    let seen = this.#seen.get(owner);
+    if (seen === undefined) {
+      seen = this.#device.openSeen(this.#historyOf(owner));
+      this.#seen.set(owner, seen);
+    }
+    return { ...sample, seen };
+  }
+}
