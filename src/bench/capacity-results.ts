@@ -126,7 +126,7 @@ export const CAPACITY_RESULTS = z.object({
     measure: z.enum(MEASURES),
     /** Steps of the engine run ahead of their tokens. */
     async: z.boolean(),
-    warmup: count,
+    warmup: z.boolean(),
     /** Decimal: a number would lose digits of a 64-bit seed. */
     seed: z.string().regex(/^\d+$/),
     kernels: z.string(),

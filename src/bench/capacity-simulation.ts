@@ -1,7 +1,7 @@
 // Requests through scheduler and space without a model: the steps that the engine would run one after the other, to the last slot.
 // The tokens are made up, which changes nothing: lengths are given, and nobody ends early.
 import { check } from "../check.ts";
-import type { Preemption, RequestOptions } from "../generate/engine-types.ts";
+import type { Preemption } from "../generate/engine-types.ts";
 import { Request } from "../generate/request.ts";
 import { Scheduler } from "../generate/scheduler.ts";
 import type { KvSpace } from "../kv/kv-space.ts";
@@ -21,10 +21,8 @@ export interface SimulationEnd {
   readonly recomputedTokens: number;
 }
 
-/** The request as the engine gets it, here and with a model: greedy, to its full length. */
-export function requestOptions({ prompt, outputLen }: WorkloadRequest): RequestOptions {
-  return { prompt, maxNewTokens: outputLen, sampling: { temperature: 0, seed: 0 }, ignoreEos: true };
-}
+/** How requests are sampled, here and on the engine: greedy, each to its full length. */
+export const GREEDY = { sampling: { temperature: 0, seed: 0 }, ignoreEos: true } as const;
 
 /**
  * Run `requests` in `space`, which is empty, and yield every step when all is handed out for it and nothing given back.
@@ -36,8 +34,8 @@ export function* simulate(
   options: SimulationOptions,
 ): Generator<CapacityStep, SimulationEnd> {
   const scheduler = new Scheduler(space, options);
-  requests.forEach((request, id) => {
-    scheduler.add(new Request(id, requestOptions(request), options.contextLength));
+  requests.forEach(({ prompt, outputLen }, id) => {
+    scheduler.add(new Request(id, { prompt, maxNewTokens: outputLen, ...GREEDY }, options.contextLength));
   });
   let preemptions = 0;
   for (;;) {

@@ -12,6 +12,8 @@ import { formatCount, formatFactor, formatPercent, formatSeconds } from "./units
 
 /** What stands for a figure that does not exist. */
 const NOTHING = "–";
+/** Columns of a pipe, which takes lines of any length: the whole table. */
+const DEFAULT_WIDTH = 160;
 
 export const MIX_NAMES: Record<Mix, string> = {
   lognormal: "Log-normal lengths",
@@ -101,7 +103,7 @@ export function budgetLine({ options, model }: CapacityResults): string {
 }
 
 /** The whole answer as plain text: a table for each mix and the conclusion. A table that does not fit `width` becomes a list. */
-export function capacityText(results: CapacityResults, width: number): string {
+export function capacityText(results: CapacityResults, width: number = DEFAULT_WIDTH): string {
   const tables = results.mixes.flatMap((m) => [
     `${MIX_NAMES[m.mix]}: ${mixLine(m)}`,
     mixTable(capacityCells(results, m.mix), width),

@@ -15,13 +15,7 @@ import {
 } from "./capacity-cases.ts";
 import { measureLayout } from "./capacity-engine.ts";
 import { type CapacityStep, isCrowded, memoryFigures, thinnedSteps } from "./capacity-figures.ts";
-import type {
-  CapacityFigures,
-  CapacityRow,
-  CapacityTimeline,
-  Measure,
-  MeasuredCapacity,
-} from "./capacity-results.ts";
+import type { CapacityFigures, CapacityRow, CapacityTimeline, Measure } from "./capacity-results.ts";
 import { type SimulationEnd, type SimulationOptions, simulate } from "./capacity-simulation.ts";
 import { mapWithin, type PageMap, PageMapRecorder } from "./page-map.ts";
 import type { WorkloadRequest } from "./workload.ts";
@@ -42,8 +36,8 @@ export interface CapacityOptions extends SimulationOptions {
   readonly kvDtype: "f32" | "f16";
   /** Whether the engine submits a step before the tokens of the one before are known; its default if undefined. */
   readonly async?: boolean;
-  /** Runs of a row on the engine before the measured one. */
-  readonly warmup: number;
+  /** Before a row is measured the engine runs other requests, which compile its kernels. */
+  readonly warmup: boolean;
   readonly signal?: AbortSignal;
   /** Called with the rows done so far of all, the model's apart, and what is done now. */
   readonly onRow?: (done: number, total: number, note: string) => void;
@@ -111,8 +105,9 @@ export async function runCapacity(
     for (const layout of measuredRows) {
       const run = runs.find(({ row }) => row.mix === mix && isOf(row, layout))!;
       const goOn = await attempt(`${mix}, ${layoutName(layout)}: on the engine`, run, async () => {
-        if (run.row.refused !== undefined) return;
-        const measured: MeasuredCapacity = await measureLayout(model!, layout, requests, options);
+        const { simulated } = run.row;
+        if (simulated === null) return;
+        const measured = await measureLayout(model!, layout, requests, simulated.peakSequences, options);
         run.row = { ...run.row, measured };
       });
       if (!goOn) return { runs, maps, error };

@@ -1,5 +1,5 @@
 import { basename, resolve } from "node:path";
-import { kvBytesPerToken, parameterCount } from "../model/config.ts";
+import { kvBytesPerToken, type ModelConfig, parameterCount } from "../model/config.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import type { ModelDescription } from "./results.ts";
 
@@ -10,7 +10,19 @@ export function describeModel(
   dtype: string,
   kvDtype: "f32" | "f16",
 ): ModelDescription {
-  const { config } = model;
+  return {
+    ...describeConfig(model.config, folder, dtype, kvDtype),
+    weightBytes: model.gpu.memory.currentByPurpose.weights,
+  };
+}
+
+/** The same of a model that is not loaded. */
+export function describeConfig(
+  config: ModelConfig,
+  folder: string,
+  dtype: string,
+  kvDtype: "f32" | "f16",
+): Omit<ModelDescription, "weightBytes"> {
   const { layers, heads, headSize, channels, contextLength, vocabSize } = config;
   return {
     name: basename(resolve(folder)),
@@ -22,7 +34,6 @@ export function describeModel(
     channels,
     contextLength,
     vocabSize,
-    weightBytes: model.gpu.memory.currentByPurpose.weights,
     kvBytesPerToken: kvBytesPerToken(config, kvDtype === "f32" ? 4 : 2),
     dtype,
     kvDtype,

@@ -20,20 +20,8 @@ export function environment(
   gpu: Gpu,
 ): Pick<BenchResults, "quire" | "createdAt" | "command" | "runtime" | "adapter"> {
   const { info } = gpu;
-  const deno = (globalThis as { Deno?: { version: { deno: string } } }).Deno;
   return {
-    quire: { version: quireVersion(), ...gitState() },
-    createdAt: new Date().toISOString(),
-    command: ["quire", ...process.argv.slice(2)],
-    runtime: {
-      name: info.runtime,
-      version: deno ? deno.version.deno : process.versions.node,
-      os: `${os.type()} ${os.release()}`,
-      arch: process.arch,
-      cpus: os.cpus().length,
-      cpuModel: os.cpus()[0]?.model.trim(),
-      webgpu: deno ? null : (packageVersion("webgpu") ?? null),
-    },
+    ...hostEnvironment(),
     adapter: {
       vendor: info.vendor,
       architecture: info.architecture,
@@ -44,6 +32,25 @@ export function environment(
       profile: info.profile,
       features: [...info.features],
       limits: Object.fromEntries(LIMITS.map((name) => [name, gpu.limits[name]])),
+    },
+  };
+}
+
+/** The same of what needs no GPU. */
+export function hostEnvironment(): Pick<BenchResults, "quire" | "createdAt" | "command" | "runtime"> {
+  const deno = (globalThis as { Deno?: { version: { deno: string } } }).Deno;
+  return {
+    quire: { version: quireVersion(), ...gitState() },
+    createdAt: new Date().toISOString(),
+    command: ["quire", ...process.argv.slice(2)],
+    runtime: {
+      name: deno ? "deno" : "node",
+      version: deno ? deno.version.deno : process.versions.node,
+      os: `${os.type()} ${os.release()}`,
+      arch: process.arch,
+      cpus: os.cpus().length,
+      cpuModel: os.cpus()[0]?.model.trim(),
+      webgpu: deno ? null : (packageVersion("webgpu") ?? null),
     },
   };
 }

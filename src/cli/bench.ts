@@ -1,12 +1,17 @@
 import type { Command } from "commander";
+import { addBenchCapacity } from "./bench-capacity.ts";
 import { addBenchKv } from "./bench-kv.ts";
 import { addBenchLatency } from "./bench-latency.ts";
 import { addBenchShaders } from "./bench-shaders.ts";
 
 /** `quire bench <experiment>`. */
 export function benchCommand(program: Command): void {
-  const bench = program.command("bench").summary("experiments: kv, latency, shaders").description("Measure.");
+  const bench = program
+    .command("bench")
+    .summary("experiments: kv, latency, shaders, capacity")
+    .description("Measure.");
   addBenchKv(bench);
   addBenchLatency(bench);
   addBenchShaders(bench);
+  addBenchCapacity(bench);
 }
