@@ -61,7 +61,7 @@ export class Gpu {
       this.maxBindingBytes,
     );
     this.bindings = new Bindings(device, this.memory, (range, data) => this.write(range, data));
-    this.errors = new LateErrors(device);
+    this.errors = new LateErrors(device, info.software && info.runtime === "node");
     this.readBack = new ReadBack(this.memory, this.errors, () => this.settle());
     this.pipelines = new Pipelines(device, this.errors, info.description);
   }

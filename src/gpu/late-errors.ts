@@ -1,5 +1,6 @@
 import { check } from "../check.ts";
 import { DeviceLost, GpuError, OutOfMemory } from "./errors.ts";
+import { Naps } from "./naps.ts";
 
 /**
  * The errors that WebGPU reports late, when the call that caused them has long returned: verdicts of error scopes, errors
@@ -15,13 +16,17 @@ export class LateErrors {
   /** An error outside of any scope: the consequence of a verdict, or a mistake of its own. */
   private consequence: Error | undefined;
   private closed = false;
+  /** Where waiting costs the kernels a core. */
+  private readonly naps: Naps | undefined;
   /** Resolves when the device is gone and `failure` says so. */
   private readonly lost: Promise<void>;
   /** Error scopes whose verdict is still to come. */
   private readonly pending = new Set<Promise<void>>();
 
-  constructor(device: GPUDevice) {
+  /** `naps`: wait with naps, as naps.ts says. */
+  constructor(device: GPUDevice, naps: boolean) {
     this.device = device;
+    this.naps = naps ? new Naps() : undefined;
     device.onuncapturederror = (event) => {
       this.consequence ??= new GpuError(`WebGPU: ${oneLine(event.error.message)}`);
     };
@@ -75,7 +80,7 @@ export class LateErrors {
   /** What a promise of the device gives, or DeviceLost when the device goes first. */
   async orLost<T>(promise: Promise<T>): Promise<T> {
     try {
-      return await promise;
+      return await (this.naps ? this.naps.until(promise) : promise);
     } catch (error) {
       // The loss may be announced a moment after the promises that it breaks.
       await Promise.race([this.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
