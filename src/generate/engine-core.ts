@@ -1,5 +1,6 @@
 import { check } from "../check.ts";
 import { EngineEvents } from "./engine-events.ts";
+import { EngineLatencies } from "./engine-metrics.ts";
 import type { EngineParts } from "./engine-open.ts";
 import { EngineSteps, type Flight } from "./engine-steps.ts";
 import type { EngineMetrics, RequestOptions, RequestOutput, StepRecord } from "./engine-types.ts";
@@ -17,6 +18,9 @@ export class EngineCore {
   readonly #steps: EngineSteps;
   /** Sequences with a repetition penalty, by owner. */
   readonly #penalised = new Map<number, Branch>();
+  readonly #latencies = new EngineLatencies();
+  /** When the last token of a sequence was known, by owner. */
+  readonly #lastTokens = new Map<number, number>();
   readonly #opened = performance.now();
   #requests = 0;
   #closed = false;
@@ -100,14 +104,7 @@ export class EngineCore {
   metrics(): EngineMetrics {
     const { reserved, total } = this.#parts.space.usage();
     const { running, waiting, stats } = this.#scheduler;
-    return {
-      running,
-      waiting,
-      kvUsage: reserved / total,
-      ...stats,
-      timeToFirstToken: undefined,
-      interTokenTime: undefined,
-    };
+    return { running, waiting, kvUsage: reserved / total, ...stats, ...this.#latencies.summary() };
   }
 
   /** Wait for what is in flight, whatever comes of it, and give the memory back. */
@@ -143,32 +140,52 @@ export class EngineCore {
     this.events.emit({ type: "step", time, step: record, space });
   }
 
+  /** Updates of one moment: the plan's that was just made, or of a step whose tokens are known. */
   #tell(updates: readonly SchedulerUpdate[]): void {
     const { heard } = this.events;
+    const time = this.now;
     for (const update of updates) {
       const { type, request } = update;
+      const { id } = request;
       if (type === "finished") this.#end(request, type);
       else if (type === "token") {
         const { index, owner, token, text, finishReason } = update;
-        if (finishReason !== null) this.#steps.leave(owner);
-        if (heard) this.events.emit({ type, id: request.id, index, token, text, time: this.now });
+        this.#measure(request, index, owner, time);
+        if (finishReason !== null) this.#leave(owner);
+        if (heard) this.events.emit({ type, id, index, token, text, time });
       } else if (type === "preempted") {
         this.#preempted++;
         for (const { owner } of request.branches) this.#steps.preempt(owner);
-        if (heard) this.events.emit({ type, id: request.id, time: this.now, how: update.how });
-      } else if (heard) {
-        const cachedTokens = request.cachedTokens ?? 0;
-        this.events.emit({ type, id: request.id, time: this.now, cachedTokens });
-      }
+        if (heard) this.events.emit({ type, id, time, how: update.how });
+      } else if (heard) this.events.emit({ type, id, time, cachedTokens: request.cachedTokens ?? 0 });
     }
+  }
+
+  #measure({ times }: Request, index: number, owner: number, time: number): void {
+    const before = this.#lastTokens.get(owner);
+    this.#lastTokens.set(owner, time);
+    if (before !== undefined) this.#latencies.next(before, time);
+    // All samples of a request get their first token at once.
+    else if (index === 0) this.#latencies.first(times.submitted, time);
+  }
+
+  /** Beams tell no tokens before the end. */
+  #measureSearch({ times, tokenTimes }: Request): void {
+    if (tokenTimes.length > 0) this.#latencies.first(times.submitted, tokenTimes[0]!);
+    for (let i = 1; i < tokenTimes.length; i++) this.#latencies.next(tokenTimes[i - 1]!, tokenTimes[i]!);
+  }
+
+  /** A sequence has ended. */
+  #leave(owner: number): void {
+    this.#steps.leave(owner);
+    this.#penalised.delete(owner);
+    this.#lastTokens.delete(owner);
   }
 
   /** A request is over. */
   #end(request: Request, type: "finished" | "aborted"): void {
-    for (const { owner } of request.branches) {
-      this.#steps.leave(owner);
-      this.#penalised.delete(owner);
-    }
+    for (const { owner } of request.branches) this.#leave(owner);
+    if (request.search) this.#measureSearch(request);
     const { id, times } = request;
     const waiter = this.waiters.get(id);
     this.waiters.delete(id);
