@@ -146,9 +146,7 @@ export class PrefixCache {
   /** The prefix that is `prefix` and the page of tokens up to `end`. */
   #longer(prefix: Prefix, hash: number, tokens: readonly number[], end: number): Prefix | undefined {
     const begin = end - this.pageSize;
-    return this.#byHash
-      .get(hash)
-      ?.find((p) => p.predecessor === prefix && p.tokens.every((token, i) => token === tokens[begin + i]));
+    return this.#byHash.get(hash)?.find((p) => p.predecessor === prefix && isAt(p.tokens, tokens, begin));
   }
 
   /** Let go of a prefix that has neither page nor users, and then of those before it. */
@@ -167,4 +165,10 @@ export class PrefixCache {
     bucket.splice(bucket.indexOf(prefix), 1);
     if (bucket.length === 0) this.#byHash.delete(prefix.hash);
   }
+}
+
+/** Whether `tokens` has `part` from `begin` on. */
+function isAt(part: readonly number[], tokens: readonly number[], begin: number): boolean {
+  for (let i = 0; i < part.length; i++) if (part[i] !== tokens[begin + i]) return false;
+  return true;
 }

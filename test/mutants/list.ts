@@ -183,7 +183,7 @@ export const MUTANTS: readonly Mutant[] = [
   },
   {
     file: "src/kv/prefix-cache.ts",
-    find: " && p.tokens.every((token, i) => token === tokens[begin + i])",
+    find: " && isAt(p.tokens, tokens, begin)",
     replace: "",
     breaks: "a hash collision gives the page of another text",
     tests: ["test/kv/prefix-cache"],
