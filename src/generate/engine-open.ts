@@ -45,7 +45,7 @@ export async function openParts(model: Gpt2, options: EngineOptions): Promise<En
   const memory = planMemory(settings, model.cacheShape(kvDtype), limits);
   if (options.log) for (const line of memoryLines(memory, settings, limits)) options.log(line);
   const space = makeSpace(settings, memory);
-  const device = deviceOf(await RaggedStep.open(model, { ...step, slots: space.slots }));
+  const device = await RaggedStep.open(model, { ...step, slots: space.slots });
   const { vocabSize, eosTokenIds: eosIds } = config;
   return { settings, memory, space, device, vocabSize, eosIds, tokenizer: options.tokenizer };
 }
@@ -56,19 +56,4 @@ export function makeSpace(settings: EngineSettings, { pages }: Pick<EngineMemory
   if (layout === "pages") return new PagedSpace({ pages, pageSize, prefixCache, watermark });
   const policy = layout === "strips-max" ? "max" : "exact";
   return new StripSpace({ slots: pages, policy, maxLength: maxSeqLen });
-}
-
-function deviceOf(step: RaggedStep): StepDevice {
-  const missing = () => {
-    throw new Error("engine: pages cannot be copied yet");
-  };
-  return {
-    launch: (batch) => step.launch(batch),
-    copyPages: missing,
-    readPages: missing,
-    writePages: missing,
-    openSeen: (tokens) => step.openSeen(tokens),
-    closeSeen: (row) => step.closeSeen(row),
-    free: () => step.free(),
-  };
 }

@@ -1,31 +1,21 @@
 import { check } from "../check.ts";
-import type { KvSpace, PageCopy } from "../kv/kv-space.ts";
+import type { KvSpace } from "../kv/kv-space.ts";
+import type { HostPages } from "../model/page-moves.ts";
 import type {
   ForwardedToken,
-  LaunchedStep,
   RaggedBatch,
   RaggedPiece,
   RaggedResult,
   RaggedSample,
 } from "../model/ragged-batch.ts";
+import type { RaggedStep } from "../model/ragged-step.ts";
 import type { PendingToken, PlanPiece, PlanSample, PlanSwap, StepPlan } from "./step-plan.ts";
 
 /** What steps run on: a RaggedStep, or a stand-in for it in tests. */
-export interface StepDevice {
-  /** Submit a step. */
-  launch(batch: RaggedBatch): LaunchedStep;
-  /** Copy pages, after the launches before and before the next one. */
-  copyPages(copies: readonly PageCopy[]): void;
-  /** The contents of pages after the launches so far, brought to the host. */
-  readPages(pages: readonly number[]): Promise<ArrayBuffer>;
-  /** Put them into other pages, before the next launch. */
-  writePages(pages: readonly number[], contents: ArrayBuffer): void;
-  /** A row of tokens seen, for a repetition penalty, with these in it. */
-  openSeen(tokens: readonly number[]): number;
-  closeSeen(row: number): void;
-  /** Give the memory back. */
-  free(): void;
-}
+export type StepDevice = Pick<
+  RaggedStep,
+  "launch" | "copyPages" | "readPages" | "writePages" | "openSeen" | "closeSeen" | "free"
+>;
 
 /** A step that was submitted. */
 export interface Flight {
@@ -46,7 +36,7 @@ export class EngineSteps {
   /** Submitted and not taken, oldest first. */
   readonly #flights: Flight[] = [];
   /** Contents of the pages of swapped sequences, in the order of positions. */
-  readonly #onHost = new Map<number, Promise<ArrayBuffer>>();
+  readonly #onHost = new Map<number, Promise<HostPages>>();
   readonly #seen = new Map<number, number>();
 
   /** `historyOf` tells the tokens of a sequence so far: asked when one with a repetition penalty gets its row. */
