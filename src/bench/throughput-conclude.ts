@@ -1,6 +1,7 @@
 // What the figures of a throughput experiment say, in sentences. Pure.
-import type { TimedStep } from "./throughput.ts";
-import type { ThroughputResults } from "./throughput-results.ts";
+import type { MeasuredThroughput, TimedStep } from "./throughput.ts";
+import { throughputFigures } from "./throughput-figures.ts";
+import { type RunDescription, THROUGHPUT_SCHEMA, type ThroughputResults } from "./throughput-results.ts";
 import { formatCount, formatPercent, formatSeconds } from "./units.ts";
 
 /** From here on the memory of keys and values is full: admission leaves a watermark, and the last pages are too few for anybody. */
@@ -21,6 +22,38 @@ type Concluded = Pick<
   | "steps"
   | "max_concurrency"
 > & { readonly options: Pick<ThroughputResults["options"], "max_sequences"> };
+
+/** What the command knows of a run beside its records. */
+export interface ThroughputContext {
+  readonly run: RunDescription;
+  readonly memory: ThroughputResults["memory"];
+  readonly environment: Pick<ThroughputResults, "quire" | "createdAt" | "command" | "runtime" | "adapter">;
+  readonly model: ThroughputResults["model"];
+  readonly options: ThroughputResults["options"];
+}
+
+/** Everything of results.json, in the order of its schema. */
+export function completeThroughput(
+  measured: MeasuredThroughput,
+  context: ThroughputContext,
+): ThroughputResults {
+  const { run, memory, environment, model, options } = context;
+  const results = {
+    schema: THROUGHPUT_SCHEMA,
+    ...run,
+    ...throughputFigures(measured, options.percentiles, options.prefix_len),
+    memory,
+    ...environment,
+    model,
+    options,
+    ...(measured.refused[0] && { failure: measured.refused[0].reason }),
+  } as const;
+  return {
+    ...results,
+    conclusion: concludeThroughput(results, measured.steps),
+    ...(measured.error && { incomplete: measured.error.message }),
+  };
+}
 
 /** How fast it was, and what kept it from being faster. */
 export function concludeThroughput(results: Concluded, steps: readonly TimedStep[]): string[] {

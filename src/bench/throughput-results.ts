@@ -101,8 +101,8 @@ const figures = z.object({
   }),
 });
 
-const fixed = z.object({
-  schema: z.literal(THROUGHPUT_SCHEMA),
+/** What was run, in vLLM's names. */
+const run = z.object({
   /** Local time as vLLM writes it: 20261123-181530. */
   date: z.string().regex(/^\d{8}-\d{6}$/),
   backend: z.literal("quire"),
@@ -114,6 +114,11 @@ const fixed = z.object({
   burstiness: z.union([z.number().positive(), z.literal("inf")]),
   /** Null: no bound but the engine's own. */
   max_concurrency: z.int().min(1).nullable(),
+});
+
+const fixed = z.object({
+  schema: z.literal(THROUGHPUT_SCHEMA),
+  ...run.shape,
   ...figures.shape,
   /** Of the measured part, after the warm-up, as the ledger has it. */
   memory: z.object({
@@ -188,3 +193,4 @@ export function percentileName(p: number, metric: Metric): `p${number}_${Metric}
 
 /** Without the percentiles, whose names depend on the options. */
 export type ThroughputFigures = z.infer<typeof figures>;
+export type RunDescription = z.infer<typeof run>;

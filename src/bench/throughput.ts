@@ -14,7 +14,8 @@ export interface ThroughputOptions {
   readonly sampling: SamplingOptions;
   /** Answers then have just the lengths that the workload says. */
   readonly ignoreEos: boolean;
-  readonly eosIds: readonly number[];
+  /** Default: the model's. */
+  readonly eosIds?: readonly number[];
   /** Requests that may be in the engine at once; the others are held back. Default: all. */
   readonly maxConcurrency?: number;
   readonly signal?: AbortSignal;

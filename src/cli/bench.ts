@@ -3,15 +3,17 @@ import { addBenchCapacity } from "./bench-capacity.ts";
 import { addBenchKv } from "./bench-kv.ts";
 import { addBenchLatency } from "./bench-latency.ts";
 import { addBenchShaders } from "./bench-shaders.ts";
+import { addBenchThroughput } from "./bench-throughput.ts";
 
 /** `quire bench <experiment>`. */
 export function benchCommand(program: Command): void {
   const bench = program
     .command("bench")
-    .summary("experiments: kv, latency, shaders, capacity")
+    .summary("experiments: kv, latency, shaders, throughput, capacity")
     .description("Measure.");
   addBenchKv(bench);
   addBenchLatency(bench);
   addBenchShaders(bench);
+  addBenchThroughput(bench);
   addBenchCapacity(bench);
 }

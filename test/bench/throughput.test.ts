@@ -34,7 +34,7 @@ import type { RequestOutput } from "../../src/generate/engine-types.ts";
 import { FakeEngine } from "./fake-engine.ts";
 import { sampleMeasured } from "./sample-results.ts";
 
-const OPTIONS: ThroughputOptions = { sampling: { temperature: 0, seed: 3 }, ignoreEos: true, eosIds: [0] };
+const OPTIONS: ThroughputOptions = { sampling: { temperature: 0, seed: 3 }, ignoreEos: true };
 /** Requests that come at once, of so many tokens in and out. */
 const requests = (...lengths: readonly [input: number, output: number][]): WorkloadRequest[] =>
   lengths.map(([input, outputLen]) => ({ prompt: Array(input).fill(1), outputLen, arrival: 0 }));
@@ -65,7 +65,7 @@ describe("measuring", () => {
       [1, 2, undefined, undefined],
       [2, 1, undefined, undefined],
     ]);
-    expect(engine.submissions[0]).toMatchObject({ ignoreEos: true, eosIds: [0], sampling: { seed: 3 } });
+    expect(engine.submissions[0]).toMatchObject({ ignoreEos: true, sampling: { seed: 3 } });
     expect(measured.steps).toHaveLength(9);
     expect(measured.counters).toMatchObject({ computedTokens: 18 + 9, generatedTokens: 12, preemptions: 0 });
     expect(measured.duration).toBe(measured.finished[0]!.output.times.finished! - measured.start);
