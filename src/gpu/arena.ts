@@ -37,6 +37,11 @@ export class Arena {
     return this.slots.reduce((sum, { allocation }) => sum + allocation.bytes, 0);
   }
 
+  /** Bytes of its largest buffer. */
+  get largest(): number {
+    return Math.max(...this.slots.map(({ allocation }) => allocation.bytes));
+  }
+
   /**
    * Run `body` with its activations from here. `plan` is how much of each buffer this work needs, in the order of the
    * constructor's sizes: smaller work shares the buffers out as the largest does, so that it fits wherever that fits.

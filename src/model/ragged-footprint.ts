@@ -7,13 +7,14 @@ import { type ArrayLimits, arrayWords, type Bucket, RING_LAUNCHES } from "./ragg
 // How much GPU memory a step of many sequences takes beside weights, keys and values, known before any is taken.
 
 /**
- * Bytes of the scratch buffers of a step, one number a buffer. The residual stream, the normed rows, the merged heads or the
+ * Bytes of the scratch buffers of a step, one number a buffer; `pageBytes` is a page in all layers, on its way to the host. The residual stream, the normed rows, the merged heads or the
  * middle of the block, and the result are [T, C] each; one buffer is query, key and value, then the MLP's inner rows, at the
  * end the logits; and there are the token ids.
  */
 export function scratchPlan(
   { channels: C, innerChannels: F, vocabSize: V }: ModelConfig,
   bucket: Bucket,
+  pageBytes = 0,
 ): number[] {
   const { rows, samples } = bucket;
   const bytes = (count: number, cols: number) => (count === 0 ? 0 : tensorBytes([count, cols], "f32"));
@@ -21,7 +22,7 @@ export function scratchPlan(
   const narrow = F <= C ? 5 : 4;
   return [
     ...new Array<number>(narrow).fill(bytes(Math.max(rows, samples), C)),
-    Math.max(bytes(rows, 3 * C), bytes(rows, F), bytes(samples, V)),
+    Math.max(bytes(rows, 3 * C), bytes(rows, F), bytes(samples, V), pageBytes),
     4 * rows,
   ];
 }
@@ -36,6 +37,8 @@ export interface RaggedBytes {
   readonly activations: number;
   readonly tables: number;
   readonly staging: number;
+  /** Keys and values of padding, where no page of the cache is nobody's. */
+  readonly padding: number;
   readonly total: number;
   /** Bytes of one slot of the cache, in all layers. */
   readonly slotBytes: number;
@@ -48,8 +51,16 @@ const LAUNCHES_AHEAD = 3;
 const paramsBytes = (layers: number, largest: Bucket) =>
   256 * (24 + layers + 4 * (Math.log2(largest.rows) + Math.log2(largest.samples) + 4));
 
+/** What is on its way to the host at once, beside tokens. */
+export interface StagedRows {
+  /** Samples of a step that want their logits too. */
+  readonly logitsRows: number;
+  /** Slots of pages that are swapped out. */
+  readonly swapTokens: number;
+}
+
 /**
- * Memory of steps up to the largest bucket, of which at most `logitsRows` samples want their logits too. Exact for activations,
+ * Memory of steps up to the largest bucket. Exact for activations,
  * and for tables but the few KB of params.
  */
 export function raggedBytes(
@@ -57,9 +68,10 @@ export function raggedBytes(
   shape: CacheShape,
   largest: Bucket,
   limits: ArrayLimits,
-  logitsRows: number,
+  { logitsRows, swapTokens }: StagedRows,
 ): RaggedBytes {
-  const activations = scratchPlan(config, largest).reduce((sum, bytes) => sum + bytes, 0);
+  const pageBytes = (limits.pageSize ?? 1) * slotBytes(shape);
+  const activations = scratchPlan(config, largest, pageBytes).reduce((sum, bytes) => sum + bytes, 0);
   const words = (count: number) => sizeClass(4 * count);
   const seen = seenRows(limits.maxSequences) * Math.ceil(config.vocabSize / 32);
   const tables =
@@ -69,12 +81,15 @@ export function raggedBytes(
     words(1) +
     paramsBytes(config.layers, largest);
   const logits = logitsRows === 0 ? 0 : sizeClass(tensorBytes([logitsRows, config.vocabSize], "f32"));
-  const staging = LAUNCHES_AHEAD * words(limits.maxSequences) + logits;
+  const swap = swapTokens === 0 ? 0 : sizeClass(swapTokens * slotBytes(shape));
+  const staging = LAUNCHES_AHEAD * words(limits.maxSequences) + logits + swap;
+  const padding = limits.pageSize === undefined ? slotBytes(shape) : 0;
   return {
     activations,
     tables,
     staging,
-    total: activations + tables + staging,
+    padding,
+    total: activations + tables + staging + padding,
     slotBytes: slotBytes(shape),
   };
 }

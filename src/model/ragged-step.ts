@@ -3,30 +3,27 @@ import { Arena } from "../gpu/arena.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { BufferRange, ReplayableRecording } from "../gpu/recording.ts";
 import { prepareRun, submitRun } from "../gpu/replay.ts";
-import { allocateLayers, freeLayers, type LayerKv } from "../kv/cache.ts";
-import { rowStride, Tensor } from "../tensor.ts";
+import { allocateLayers, freeLayers, type LayerKv, slotBytes } from "../kv/cache.ts";
+import type { PageCopy } from "../kv/kv-space.ts";
+import { Tensor } from "../tensor.ts";
 import type { Gpt2 } from "./gpt2.ts";
-import { type ArrayLimits, type Bucket, RaggedArrays, RING_LAUNCHES } from "./ragged-arrays.ts";
+import { type HostPages, PageMoves } from "./page-moves.ts";
+import { type Bucket, RaggedArrays, RING_LAUNCHES } from "./ragged-arrays.ts";
 import type { LaunchedStep, RaggedBatch, RaggedResult } from "./ragged-batch.ts";
 import { type RaggedBytes, raggedBytes, scratchPlan, seenRows } from "./ragged-footprint.ts";
+import { readLogits } from "./ragged-logits.ts";
+import {
+  bucketSize,
+  largestBucket,
+  limitsOf,
+  movedSlots,
+  type RaggedOptions,
+  type StepSizes,
+} from "./ragged-options.ts";
 import { recordRagged } from "./ragged-recording.ts";
 import { SeenRows } from "./seen-rows.ts";
 
-export interface RaggedOptions {
-  /** Where keys and values lie: in pages by a page table, of which page 0 is nobody's, or in strips. */
-  readonly layout: "pages" | "strips";
-  /** Slots of a page; 1 with strips. */
-  readonly pageSize: number;
-  /** Slots of the cache, the null page included. */
-  readonly slots: number;
-  readonly kvDtype: "f32" | "f16";
-  /** Most sequences, and most samples, in a step. */
-  readonly maxSequences: number;
-  /** Most new tokens in a step. */
-  readonly maxBatchedTokens: number;
-  /** Most tokens of a sequence. */
-  readonly maxSeqLen: number;
-}
+export type { RaggedOptions };
 
 /** A step of one size, recorded when it is first launched. */
 interface Recorded {
@@ -59,6 +56,7 @@ export class RaggedStep {
   readonly ring: Tensor;
   /** What a launch binds where it has nothing to bind. */
   readonly spare: Tensor;
+  private readonly moves: PageMoves;
   private readonly recorded = new Map<number, Recorded>();
   private launches = 0;
 
@@ -75,10 +73,14 @@ export class RaggedStep {
     }
   }
 
-  /** Bytes that steps take beside the weights and the slots; at most `logitsRows` samples of a step want their logits. */
-  static footprint(model: Gpt2, options: Omit<RaggedOptions, "slots">, logitsRows = 8): RaggedBytes {
+  /**
+   * Bytes that steps take beside the weights and the slots, where at most `logitsRows` samples of a step want their logits and
+   * pages of `swapTokens` slots are on their way to the host at once.
+   */
+  static footprint(model: Gpt2, options: StepSizes, logitsRows = 8, swapTokens = 0): RaggedBytes {
     const shape = model.cacheShape(options.kvDtype);
-    return raggedBytes(model.config, shape, largestBucket(options), limitsOf(model, options, 0), logitsRows);
+    const limits = limitsOf(model, options, 0);
+    return raggedBytes(model.config, shape, largestBucket(options), limits, { logitsRows, swapTokens });
   }
 
   private constructor(model: Gpt2, options: RaggedOptions) {
@@ -100,16 +102,18 @@ export class RaggedStep {
     };
     try {
       const largest = largestBucket(options);
-      this.arena = new Arena(gpu.memory, scratchPlan(config, largest), "ragged step");
+      const pageBytes = movedSlots(options) * slotBytes(model.cacheShape(options.kvDtype));
+      this.arena = new Arena(gpu.memory, scratchPlan(config, largest, pageBytes), "ragged step");
       freeAll.push(() => this.arena.free());
       this.arrays = new RaggedArrays(gpu, largest, limitsOf(model, options, slots));
       freeAll.push(() => this.arrays.free());
       this.seen = new SeenRows(gpu, seenRows(maxSequences), config.vocabSize);
       freeAll.push(() => this.seen.free());
       this.ring = table("sampled tokens", [RING_LAUNCHES, maxSequences]);
-      this.spare = table("spare", [1]);
+      this.spare = table("spare", [64]);
       const all = layout === "strips" ? slots + 1 : slots;
       this.layers = allocateLayers(gpu, model.cacheShape(options.kvDtype), all, "ragged cache");
+      this.moves = new PageMoves(gpu, this.layers, movedSlots(options), this.spare, this.arena);
     } catch (error) {
       for (const free of freeAll) free();
       throw error;
@@ -135,6 +139,24 @@ export class RaggedStep {
 
   closeSeen(row: number): void {
     this.seen.close(row);
+  }
+
+  /** Copy pages within the cache, before steps launched from now on and after those launched before. */
+  copyPages(copies: readonly PageCopy[]): void {
+    if (copies.length > 0) this.moves.copy(copies);
+  }
+
+  /**
+   * Bring pages to the host. Steps launched after this has returned its promise may overwrite them. Rejects with OutOfMemory where
+   * there is no room for the staging buffers, and nothing is lost then but the copy.
+   */
+  readPages(pages: readonly number[]): Promise<HostPages> {
+    return this.moves.read(pages);
+  }
+
+  /** Put what readPages brought into other pages, before steps launched from now on. */
+  writePages(pages: readonly number[], host: HostPages): void {
+    this.moves.write(pages, host);
   }
 
   /** Recordings made so far. */
@@ -179,32 +201,12 @@ export class RaggedStep {
     const bytes = 4 * Math.max(1, samples.length);
     const run = prepareRun(gpu, step.recording, 1, ring, 4 * arrays.ringIndex(launch, 0), bytes);
     const tokens = submitRun(gpu, run);
-    const rows = step.logits ? this.readLogits(step.logits, samples) : [];
+    const rows = step.logits ? readLogits(gpu, step.logits, samples, this.model.config.vocabSize) : [];
     const [words, ...read] = await Promise.all([tokens, ...rows]);
     return {
       tokens: new Uint32Array(words).subarray(0, samples.length),
       logits: new Map(read.flat()),
     };
-  }
-
-  /** Logits of the samples that want them: a copy for each run of neighbours, submitted before another step can run. */
-  private readLogits(range: BufferRange, samples: RaggedBatch["samples"]): Promise<LogitsRow[]>[] {
-    const { vocabSize: V } = this.model.config;
-    const stride = 4 * rowStride(V);
-    const reads: Promise<LogitsRow[]>[] = [];
-    for (let first = 0; first < samples.length; first++) {
-      const start = first;
-      while (samples[first]?.wantsLogits) first++;
-      const count = first - start;
-      if (count === 0) continue;
-      const read = this.gpu.read(range, stride * start, stride * count);
-      reads.push(
-        read.then((bytes) =>
-          Array.from({ length: count }, (_, i) => [start + i, new Float32Array(bytes, stride * i, V)]),
-        ),
-      );
-    }
-    return reads;
   }
 
   // ---- recordings ----------------------------------------------------------------------------------------------
@@ -237,29 +239,4 @@ export class RaggedStep {
       gpu.stage = "";
     }
   }
-}
-
-type LogitsRow = readonly [number, Float32Array];
-
-function limitsOf({ config }: Gpt2, options: Omit<RaggedOptions, "slots">, slots: number): ArrayLimits {
-  const { layout, pageSize, maxSequences, maxSeqLen } = options;
-  const paged = layout === "pages";
-  return {
-    maxSequences,
-    maxSeqLen,
-    pageSize: paged ? pageSize : undefined,
-    tableWidth: paged ? Math.ceil(maxSeqLen / pageSize) : 1,
-    // Page 0 is nobody's; strips have no such page, so padding gets a slot behind them.
-    paddingSlot: paged ? 0 : slots,
-    vocabSize: config.vocabSize,
-  };
-}
-
-function largestBucket({ maxBatchedTokens, maxSequences }: Omit<RaggedOptions, "slots">): Bucket {
-  return { rows: maxBatchedTokens, samples: maxSequences };
-}
-
-/** 1, 2, 4, … up to `most`. */
-function bucketSize(count: number, most: number): number {
-  return Math.min(2 ** Math.ceil(Math.log2(count)), most);
 }

@@ -216,43 +216,48 @@ test("a step is recorded once for each size, which batches are padded to", async
 });
 
 describe("memory", () => {
-  const OPTIONS = { layout: "pages", pageSize: PAGE, kvDtype: "f16", maxSeqLen: 64 } as const;
+  const OPTIONS = { pageSize: PAGE, kvDtype: "f16", maxSeqLen: 64 } as const;
 
   test.each([
-    { maxSequences: 1, maxBatchedTokens: 1 },
-    { maxSequences: 4, maxBatchedTokens: 100 },
-    { maxSequences: 64, maxBatchedTokens: 64 },
-    { maxSequences: 5, maxBatchedTokens: 3 },
-  ])("is what footprint says: $maxSequences sequences, $maxBatchedTokens tokens", async (sizes) => {
-    const options = { ...OPTIONS, ...sizes };
-    await gpu.finish();
-    gpu.trim();
-    const before = gpu.memory.currentByPurpose;
-    const slots = 8 * 9;
-    const step = await RaggedStep.open(model, { ...options, slots });
-    gpu.memory.resetPeak();
-    // Every size there is, from the smallest: none may take memory of its own.
-    for (let rows = 1; ; rows = Math.min(2 * rows, sizes.maxBatchedTokens)) {
-      for (const samples of new Set([0, 1, Math.min(rows, sizes.maxSequences), sizes.maxSequences])) {
-        const pieces = [{ tokens: tokensOf(0, Math.min(rows, 64)), position: 0, slotRow: pagesOf(0) }];
-        await step.launch({
-          pieces,
-          samples: Array.from({ length: samples }, () => ({ ...wanting(0), wantsLogits: samples === 1 })),
-        }).result;
+    { layout: "pages", maxSequences: 1, maxBatchedTokens: 1 },
+    { layout: "pages", maxSequences: 4, maxBatchedTokens: 100 },
+    { layout: "pages", maxSequences: 64, maxBatchedTokens: 64 },
+    { layout: "strips", maxSequences: 5, maxBatchedTokens: 3 },
+  ] as const)(
+    "is what footprint says: $layout, $maxSequences sequences, $maxBatchedTokens tokens",
+    async (sizes) => {
+      const options = { ...OPTIONS, ...sizes };
+      await gpu.finish();
+      gpu.trim();
+      const before = gpu.memory.currentByPurpose;
+      const slots = 8 * 9;
+      const step = await RaggedStep.open(model, { ...options, slots });
+      gpu.memory.resetPeak();
+      // Every size there is, from the smallest: none may take memory of its own.
+      for (let rows = 1; ; rows = Math.min(2 * rows, sizes.maxBatchedTokens)) {
+        for (const samples of new Set([0, 1, Math.min(rows, sizes.maxSequences), sizes.maxSequences])) {
+          const pieces = [
+            { tokens: tokensOf(0, Math.min(rows, 64)), position: 0, slotRow: rowOf[sizes.layout](0) },
+          ];
+          await step.launch({
+            pieces,
+            samples: Array.from({ length: samples }, () => ({ ...wanting(0), wantsLogits: samples === 1 })),
+          }).result;
+        }
+        if (rows === sizes.maxBatchedTokens) break;
       }
-      if (rows === sizes.maxBatchedTokens) break;
-    }
-    const peak = gpu.memory.peakOfEach;
-    const wanted = RaggedStep.footprint(model, options, 1);
-    expect(peak.activations - before.activations).toBe(wanted.activations);
-    expect(peak.kv - before.kv).toBe(slots * wanted.slotBytes);
-    const tables = peak.tables - before.tables;
-    expect(tables).toBeLessThanOrEqual(wanted.tables);
-    expect(tables).toBeGreaterThan(wanted.tables - 24_576);
-    expect(peak.staging - before.staging).toBeLessThanOrEqual(wanted.staging);
-    expect(wanted.total).toBe(wanted.activations + wanted.tables + wanted.staging);
-    step.free();
-  });
+      const peak = gpu.memory.peakOfEach;
+      const wanted = RaggedStep.footprint(model, options, 1);
+      expect(peak.activations - before.activations).toBe(wanted.activations);
+      expect(peak.kv - before.kv).toBe(slots * wanted.slotBytes + wanted.padding);
+      const tables = peak.tables - before.tables;
+      expect(tables).toBeLessThanOrEqual(wanted.tables);
+      expect(tables).toBeGreaterThan(wanted.tables - 24_576);
+      expect(peak.staging - before.staging).toBeLessThanOrEqual(wanted.staging);
+      expect(wanted.total).toBe(wanted.activations + wanted.tables + wanted.staging + wanted.padding);
+      step.free();
+    },
+  );
 
   test("goes back when the step is freed, also with launches in flight", async () => {
     await expectLedgerUnchanged(gpu, async () => {
