@@ -52,7 +52,7 @@ export class BeamSearch {
     this.#lengthPenalty = lengthPenalty;
   }
 
-  /** Generated ids of the beams that go on, best first. */
+  /** Generated ids of the beams that go on, best first; none when the search is done. */
   get running(): readonly (readonly number[])[] {
     return this.#running.map(({ tokens }) => tokens);
   }
@@ -90,10 +90,10 @@ export class BeamSearch {
     });
     // The sort is stable: of equal scores the hypothesis found first stays first.
     this.#results = this.#results.sort((a, b) => b.score - a.score).slice(0, this.beams);
-    this.#running = next;
     const isFull = this.#results.length === this.beams;
     const canImprove = next.length > 0 && (!isFull || next[0]!.score / divisor > this.#results.at(-1)!.score);
     this.#isDone = !canImprove;
+    this.#running = canImprove ? next : [];
     return canImprove ? choices : [];
   }
 
