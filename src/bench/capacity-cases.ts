@@ -10,6 +10,11 @@ import { type Lengths, randomWorkload, type WorkloadRequest } from "./workload.t
 export const MIXES = ["lognormal", "shared-prefix"] as const;
 export type Mix = (typeof MIXES)[number];
 
+export const MIX_NAMES: Record<Mix, string> = {
+  lognormal: "Log-normal lengths",
+  "shared-prefix": "Shared prefix",
+};
+
 /** One way to hand out the memory. */
 export interface CapacityLayout {
   readonly layout: KvLayout;

@@ -1,8 +1,7 @@
 /** The charts of the capacity experiment as echarts options: figures in, plain JSON out; chart-svg.ts draws them. */
 import type { EChartsOption } from "echarts";
-import { layoutName, type Mix } from "./capacity-cases.ts";
+import { layoutName, MIX_NAMES, type Mix } from "./capacity-cases.ts";
 import { type CapacityResults, type CapacityRow, type FiguredRow, rowsOf } from "./capacity-results.ts";
-import { MIX_NAMES } from "./capacity-table.ts";
 import {
   type Chart,
   chart,
@@ -14,6 +13,7 @@ import {
   panelTitle,
   valueAxis,
 } from "./chart-parts.ts";
+import { formatCount } from "./units.ts";
 
 /** Pixels: space for layouts' names at the left, one bar, the space between rows. */
 const LEFT = 180;
@@ -109,7 +109,7 @@ function sequencesChart(results: CapacityResults, mixes: readonly Mix[], look: L
     yAxis: bars.yAxis,
     series: bars.series,
   };
-  const caption = `Mean over the steps in which requests wait for memory; ${results.options.kvTokens} slots for all layouts.`;
+  const caption = `Mean over the steps in which requests wait for memory; ${formatCount(results.options.kvTokens)} slots for all layouts.`;
   return chart(
     "sequences",
     { title, caption },
@@ -204,7 +204,7 @@ function timelineChart(results: CapacityResults, mix: Mix, look: Look): Chart {
       heading(title, look),
       ...rows.map((row, i) =>
         panelTitle(
-          `${layoutName(row)}: slots of ${kvTokens}, ${row.simulated.steps} steps`,
+          `${layoutName(row)}: ${formatCount(kvTokens)} slots, ${formatCount(row.simulated.steps)} steps`,
           tops[i]! - 34,
           look,
         ),
@@ -244,11 +244,12 @@ function timelineChart(results: CapacityResults, mix: Mix, look: Look): Chart {
   );
 }
 
-/** Both kinds of strips, and the usual pages with and without sharing. */
+/** Both kinds of strips, and the usual pages without and, where prompts begin alike, with sharing. */
 function panelRows(rows: readonly FiguredRow[]): FiguredRow[] {
   const sizes = rows.filter((r) => r.layout === "pages").map((r) => r.pageSize);
   const size = sizes.includes(16) ? 16 : sizes[0];
-  return rows.filter((r) => r.layout !== "pages" || r.pageSize === size);
+  const isOther = (r: FiguredRow) => !r.prefixCache || r.simulated.prefixHits > 0;
+  return rows.filter((r) => r.layout !== "pages" || (r.pageSize === size && isOther(r)));
 }
 
 function throughputChart(results: CapacityResults, mixes: readonly Mix[], look: Look): Chart {

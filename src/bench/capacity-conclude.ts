@@ -2,6 +2,7 @@
 import { layoutName } from "./capacity-cases.ts";
 import {
   CAPACITY_SCHEMA,
+  type CapacityMix,
   type CapacityResults,
   type CapacityRow,
   type FiguredRow,
@@ -26,14 +27,15 @@ export function completeCapacity(measured: MeasuredCapacityResults): CapacityRes
 
 /** The conclusion, mix by mix, caveats last. */
 export function concludeCapacity(results: MeasuredCapacityResults): string[] {
-  const mixes = results.mixes.flatMap(({ mix }) => {
+  const mixes = results.mixes.flatMap((info) => {
+    const { mix } = info;
     const rows = rowsOf(results, mix);
     const name = mix === "lognormal" ? "Log-normal mix" : "Shared-prefix mix";
     return [
       ...againstStrips(rows, results, name),
       ...againstOracle(rows, name),
       ...bySize(rows, name),
-      ...sharing(rows, name),
+      ...sharing(rows, info, name),
       ...throughput(rows, name),
     ];
   });
@@ -93,17 +95,23 @@ function bySize(rows: readonly FiguredRow[], name: string): string[] {
   return [`${name}, by page size: ${list}.`];
 }
 
-function sharing(rows: readonly FiguredRow[], name: string): string[] {
+function sharing(rows: readonly FiguredRow[], mix: CapacityMix, name: string): string[] {
   const shared = usual(rows, true);
   const plain = rows.find((r) => r.layout === "pages" && !r.prefixCache && r.pageSize === shared?.pageSize);
   if (!shared || !plain) return [];
   const { prefixHits, prefixQueries, computedTokens } = shared.simulated;
   if (prefixHits === 0)
     return [`${name}: no prompt begins as another one does, so sharing prefixes changes nothing.`];
-  const found = formatPercent((100 * prefixHits) / prefixQueries);
+  const { prefixTokens, requests } = mix;
+  // All but the first could find it.
+  const could = prefixTokens * (requests - 1);
+  const found =
+    could > 0
+      ? `${formatPercent((100 * prefixHits) / could)} of the prefix tokens that a request before had computed were found`
+      : `${formatPercent((100 * prefixHits) / prefixQueries)} of the prompt tokens were found`;
   return [
     `${name}: with shared prefixes pages of ${shared.pageSize} held ${formatFactor(ratio(shared, plain))} as many sequences ` +
-      `(${sequences(shared)} against ${sequences(plain)}); ${found} of the prompt tokens were found, and ` +
+      `(${sequences(shared)} against ${sequences(plain)}); ${found}, and ` +
       `${formatCount(computedTokens)} tokens computed instead of ${formatCount(plain.simulated.computedTokens)}.`,
   ];
 }

@@ -55,7 +55,7 @@ export async function measureLayout(
       () => `bench capacity: the engine holds ${engine.memory.tokens} tokens, the simulation ${total}`,
     );
     const run = async (workload: readonly WorkloadRequest[]) => {
-      const measured = await measureThroughput(engine, workload, { ...GREEDY, eosIds: [], signal });
+      const measured = await measureThroughput(engine, workload, { ...GREEDY, signal });
       if (measured.error) throw measured.error;
       return measured;
     };

@@ -29,7 +29,10 @@ export interface MemoryFigures {
   readonly generatedTokens: number;
   readonly preemptions: number;
   readonly peakSequences: number;
-  /** Steps in which requests waited for memory: where the layouts differ. The means below are over these, or over all if there is none. */
+  /**
+   * Steps in which requests waited for memory: where the layouts differ. The means below are over these; if there is none, over the
+   * steps with the most sequences.
+   */
   readonly crowdedSteps: number;
   readonly meanSequences: number;
   readonly meanReserved: number;
@@ -58,7 +61,8 @@ export function memoryFigures(
 ): MemoryFigures {
   check(steps.length > 0, "capacity: no step; figures need at least one");
   const crowded = steps.filter((s) => isCrowded(s, limits));
-  const counted = crowded.length > 0 ? crowded : steps;
+  const peak = Math.max(...steps.map((s) => s.running));
+  const counted = crowded.length > 0 ? crowded : steps.filter((s) => s.running === peak);
   const sumOf = (of: readonly CapacityStep[], value: (s: CapacityStep) => number) =>
     of.reduce((sum, s) => sum + value(s), 0);
   const mean = (value: (s: CapacityStep) => number) => sumOf(counted, value) / counted.length;
@@ -69,7 +73,7 @@ export function memoryFigures(
     computedTokens: sumOf(steps, (s) => s.tokens),
     generatedTokens: sumOf(steps, (s) => s.sampled),
     preemptions: sumOf(steps, (s) => s.preempted),
-    peakSequences: Math.max(...steps.map((s) => s.running)),
+    peakSequences: peak,
     crowdedSteps: crowded.length,
     meanSequences: mean((s) => s.running),
     meanReserved: reserved,

@@ -1,7 +1,8 @@
 /** The report of the capacity experiment: one HTML file with tables, page maps to play, live charts and the environment. */
+import { MIX_NAMES } from "./capacity-cases.ts";
 import { capacityCharts } from "./capacity-charts.ts";
 import type { CapacityResults, CapacityRow } from "./capacity-results.ts";
-import { budgetLine, COLUMNS, COLUMNS_NOTE, capacityCells, MIX_NAMES, mixLine } from "./capacity-table.ts";
+import { budgetLine, COLUMNS, COLUMNS_NOTE, capacityCells, mixLine } from "./capacity-table.ts";
 import { DARK, LIGHT } from "./chart-parts.ts";
 import { labels } from "./labels.ts";
 import type { PageMap } from "./page-map.ts";

@@ -1,5 +1,5 @@
 /** The table of the capacity experiment as text: for a terminal, a pipe or a log. The report's HTML table shows the same cells. */
-import { layoutName, type Mix } from "./capacity-cases.ts";
+import { layoutName, MIX_NAMES, type Mix } from "./capacity-cases.ts";
 import {
   type CapacityMix,
   type CapacityResults,
@@ -14,11 +14,6 @@ import { formatCount, formatFactor, formatPercent, formatSeconds } from "./units
 const NOTHING = "–";
 /** Columns of a pipe, which takes lines of any length: the whole table. */
 const DEFAULT_WIDTH = 160;
-
-export const MIX_NAMES: Record<Mix, string> = {
-  lognormal: "Log-normal lengths",
-  "shared-prefix": "Shared prefix",
-};
 
 export const COLUMNS = [
   "layout",
@@ -37,7 +32,7 @@ export const COLUMNS = [
 
 /** What the columns are, for below the table. */
 export const COLUMNS_NOTE =
-  "At once: sequences that run, mean over the steps in which requests wait for memory. × max: over strips of maximum length. " +
+  "At once: sequences that run, mean over the steps in which requests wait for memory (or, if none ever does, the peak). × max: over strips of maximum length. " +
   "Waste: reserved and not used, of the reserved. External: free, but the next request does not fit, of the budget. " +
   "Idle: all of the budget that holds no token. Found: prompt tokens that the prefix cache had. " +
   "Tokens/s: new tokens, on the engine; all else is simulated step by step, exact on every machine.";

@@ -8,6 +8,7 @@ import {
   type CapacityLayout,
   layoutName,
   layoutsOf,
+  MIX_NAMES,
   type Mix,
   refusalOf,
   spaceOf,
@@ -18,6 +19,7 @@ import { type CapacityStep, isCrowded, memoryFigures, thinnedSteps } from "./cap
 import type { CapacityFigures, CapacityRow, CapacityTimeline, Measure } from "./capacity-results.ts";
 import { type SimulationEnd, type SimulationOptions, simulate } from "./capacity-simulation.ts";
 import { mapWithin, type PageMap, PageMapRecorder } from "./page-map.ts";
+import { formatCount } from "./units.ts";
 import type { WorkloadRequest } from "./workload.ts";
 
 /** Entries of a timeline, moments and characters of a page map. */
@@ -213,7 +215,7 @@ async function pageMap(
     recorder.add({ step, running: 0, waiting: 0, blocked: false, reserved: 0, used: 0 }, space.regions());
     panels.push(recorder.panel(layoutName(layout), layout.pageSize, layout.layout === "pages" ? 0 : 1));
   }
-  const title = `Page map, ${mix} mix: the same requests in the same ${options.budget.kvTokens} slots`;
+  const title = `${MIX_NAMES[mix]}: the same requests in the same ${formatCount(options.budget.kvTokens)} slots`;
   return mapWithin({ id: mix, title, slots: options.budget.kvTokens, every, panels }, MAP_CHARACTERS);
 }
 

@@ -26,8 +26,8 @@ export interface PanelView {
 const WIDTH = 900;
 const MARGIN = 16;
 const GAP = 22;
-/** Above the rows: the map's heading, a panel's title and two lines of figures. */
-const TOP = 112;
+/** Above the rows: the map's heading, a panel's title and its lines of figures. */
+const TOP = 128;
 const LEGEND_ROW = 22;
 /** Rows of a panel at most, if a power of two of slots a row can do it. */
 const MOST_ROWS = 64;
@@ -85,12 +85,12 @@ export function drawSlots(
   /** Hues a golden angle apart, in three shades, so that neighbours in age differ most. */
   const colour = (owner: number) =>
     `hsl(${Math.round((owner * 137.508) % 360)},${[62, 55, 70][owner % 3]}%,${[46, 64, 36][owner % 3]}%)`;
-  const label = (slot: number, slots: number, text: string, dark: boolean) => {
+  const label = (slot: number, slots: number, text: string, kind: string) => {
     const inRow = Math.min(slots, slotsPerRow - (slot % slotsPerRow));
     if (rowHeight < 11 || inRow * scale < 7 * text.length + 5) return "";
     const x = round(view.x + (slot % slotsPerRow) * scale + 3);
     const y = view.y + Math.floor(slot / slotsPerRow) * rowHeight + rowHeight / 2 + 3;
-    return `<text x="${x}" y="${y}" class="${dark ? "pm-on-dark" : "pm-on-light"}">${text}</text>`;
+    return `<text x="${x}" y="${y}" class="${kind}">${text}</text>`;
   };
   let out = rows(0, view.slots, 'class="pm-none"');
   for (const { slot: at, slots, used, ref } of regions) {
@@ -114,19 +114,20 @@ export function drawSlots(
       out += rows(slot + used, end, pale) + rows(slot + used, end, 'class="pm-unused"');
     }
     out += rows(slot, end, 'class="pm-edge"');
-    if (others.length > 0) out += label(slot, used, `×${others.length + 1}`, false);
-    else out += label(slot, Math.max(used, 1), String(owner), owner! % 3 !== 1);
+    if (others.length > 0) out += label(slot, used, `×${others.length + 1}`, "pm-count");
+    else
+      out += label(slot, Math.max(used, 1), String(owner), owner! % 3 === 1 ? "pm-on-light" : "pm-on-dark");
   }
   return out;
 }
 
-/** Two lines of figures above a panel. The report's script has it by its text, as `drawSlots`. */
-export function momentText(moment: MapMoment, slots: number): [string, string] {
-  const percent = (part: number, whole: number) => (whole === 0 ? "0" : ((100 * part) / whole).toFixed(1));
+/** Lines of figures above a panel. The report's script has it by its text, as `drawSlots`. */
+export function momentText(moment: MapMoment, slots: number): [string, string, string] {
+  const percent = (part: number, whole: number) => (whole === 0 ? 0 : (100 * part) / whole).toFixed(1);
   return [
     `${moment.running} run, ${moment.waiting} wait${moment.blocked ? ": the next does not fit" : ""}`,
-    `used ${percent(moment.used, slots)} % of the budget; ` +
-      `of the reserved ${percent(moment.reserved - moment.used, moment.reserved)} % is waste`,
+    `${percent(moment.used, slots)} % of the budget holds tokens`,
+    `${percent(moment.reserved - moment.used, moment.reserved)} % of the reserved is waste`,
   ];
 }
 
@@ -144,26 +145,33 @@ export function pageMapSvg(map: PageMap, style: string, step: number = fullestSt
     PATTERNS,
     `<rect width="${WIDTH}" height="${height}" class="pm-paper"/>`,
     `<text x="${MARGIN}" y="30" class="pm-heading">${escapeHtml(map.title)}</text>`,
-    `<text x="${MARGIN}" y="50" class="pm-small" data-part="step">${stepText(step)}</text>`,
+    `<text x="${MARGIN}" y="50" class="pm-small" data-part="step">${stepText(step, stepsOf(map))}</text>`,
     ...panels,
     legend(bottom + 26, slotsPerRow),
     "</svg>",
   ].join("\n");
 }
 
+/** Steps of the longest run: the last moment of a panel is after its last step. */
+export function stepsOf({ panels }: PageMap): number {
+  return Math.max(...panels.flatMap((p) => p.moments.map((m) => m.step)));
+}
+
 /** The report's script has it by its text, as `drawSlots`. */
-export function stepText(step: number): string {
-  return `step ${step + 1}`;
+export function stepText(step: number, steps: number): string {
+  return step < steps ? `step ${step + 1} of ${steps}` : "all done";
 }
 
 function panelSvg(panel: MapPanel, view: PanelView, step: number, index: number): string {
   const at = momentAt(panel.moments, step);
   const moment = panel.moments[at]!;
-  const [first, second] = momentText(moment, view.slots);
+  const lines = momentText(moment, view.slots).map(
+    (line, i) =>
+      `<text x="${view.x}" y="${view.y - 37 + 14 * i}" class="pm-small" data-part="line-${index}-${i}">${escapeHtml(line)}</text>`,
+  );
   return [
-    `<text x="${view.x}" y="${view.y - 38}" class="pm-title">${escapeHtml(panel.title)}</text>`,
-    `<text x="${view.x}" y="${view.y - 22}" class="pm-small" data-part="first-${index}">${escapeHtml(first)}</text>`,
-    `<text x="${view.x}" y="${view.y - 8}" class="pm-small" data-part="second-${index}">${escapeHtml(second)}</text>`,
+    `<text x="${view.x}" y="${view.y - 53}" class="pm-title">${escapeHtml(panel.title)}</text>`,
+    ...lines,
     `<g data-part="slots-${index}">${drawSlots(view, regionsAt(panel, at), panel.owners, moment.blocked)}</g>`,
   ].join("\n");
 }

@@ -1,18 +1,17 @@
 /** The page map in the report: the still picture, and a script that plays it step by step with the functions that drew it. */
 import { applyChanges, fullestStep, momentAt, type PageMap } from "./page-map.ts";
-import { drawSlots, momentText, pageMapSvg, panelViews, stepText } from "./page-map-draw.ts";
+import { drawSlots, momentText, pageMapSvg, panelViews, stepsOf, stepText } from "./page-map-draw.ts";
 import { REPORT_STYLE } from "./page-map-style.ts";
 import { embedJson, escapeHtml } from "./report-parts.ts";
 
 /** One map with its controls, which stay hidden without scripts and on paper. */
 export function playerHtml(map: PageMap): string {
-  const last = Math.max(...map.panels.flatMap((p) => p.moments.map((m) => m.step)));
   const id = escapeHtml(map.id);
   return `<figure class="page-map" data-map="${id}"><div class="frame">${pageMapSvg(map, "")}</div>
 <div class="player" hidden>
 <button type="button" data-do="play" aria-pressed="false">Play</button>
 <button type="button" data-do="back" aria-label="one moment back">&#8249;</button>
-<input type="range" min="0" max="${last}" step="${map.every}" value="${fullestStep(map)}" aria-label="step of ${id}">
+<input type="range" min="0" max="${Math.ceil(stepsOf(map) / map.every)}" value="${Math.floor(fullestStep(map) / map.every)}" aria-label="moment of ${id}">
 <button type="button" data-do="on" aria-label="one moment on">&#8250;</button>
 <output></output>
 </div>
@@ -20,7 +19,9 @@ export function playerHtml(map: PageMap): string {
 <script type="application/json" id="page-map-data-${id}">${embedJson({ map, views: panelViews(map) })}</script>`;
 }
 
+/** The rules of the report of capacity: its wide tables, the maps, the controls. */
 export const PLAYER_STYLE = `${REPORT_STYLE}
+.scroll th, .scroll td { padding: .3rem .45rem; font-size: .85rem; }
 .page-map svg { display: block; min-width: 900px; }
 .player { display: flex; gap: .6rem; align-items: center; padding: .6rem 0; }
 .player[hidden] { display: none; }
@@ -54,9 +55,10 @@ for (const figure of document.querySelectorAll(".page-map")) {
   const slider = figure.querySelector("input");
   const play = figure.querySelector('[data-do="play"]');
   const states = map.panels.map(() => ({ index: -1, regions: [] }));
+  const steps = (${stepsOf})(map);
   let timer;
   const show = () => {
-    const step = Number(slider.value);
+    const step = Math.min(Number(slider.value) * map.every, steps);
     map.panels.forEach((panel, i) => {
       const index = momentAt(panel.moments, step);
       const state = states[i];
@@ -65,12 +67,9 @@ for (const figure of document.querySelectorAll(".page-map")) {
       while (state.index < index) state.regions = applyChanges(state.regions, panel.changes[++state.index]);
       const moment = panel.moments[index];
       part("slots-" + i).innerHTML = drawSlots(views[i], state.regions, panel.owners, moment.blocked);
-      const [first, second] = momentText(moment, map.slots);
-      part("first-" + i).textContent = first;
-      part("second-" + i).textContent = second;
+      momentText(moment, map.slots).forEach((line, j) => { part("line-" + i + "-" + j).textContent = line; });
     });
-    part("step").textContent = stepText(step);
-    figure.querySelector("output").textContent = stepText(step) + " of " + slider.max;
+    part("step").textContent = figure.querySelector("output").textContent = stepText(step, steps);
   };
   const stop = () => {
     clearInterval(timer);
@@ -79,19 +78,18 @@ for (const figure of document.querySelectorAll(".page-map")) {
     play.setAttribute("aria-pressed", "false");
   };
   const move = (moments) => {
-    slider.value = Number(slider.value) + moments * map.every;
+    slider.value = Number(slider.value) + moments;
     show();
   };
   play.addEventListener("click", () => {
     if (timer !== undefined) return stop();
-    if (Number(slider.value) + map.every > Number(slider.max)) slider.value = 0;
+    if (slider.value === slider.max) slider.value = 0;
     play.textContent = "Pause";
     play.setAttribute("aria-pressed", "true");
-    const moments = Number(slider.max) / map.every + 1;
     timer = setInterval(() => {
       move(1);
-      if (Number(slider.value) + map.every > Number(slider.max)) stop();
-    }, Math.min(${SLOWEST}, Math.max(${FASTEST}, ${PLAY} / moments)));
+      if (slider.value === slider.max) stop();
+    }, Math.min(${SLOWEST}, Math.max(${FASTEST}, ${PLAY} / slider.max)));
   });
   figure.querySelector('[data-do="back"]').addEventListener("click", () => { stop(); move(-1); });
   figure.querySelector('[data-do="on"]').addEventListener("click", () => { stop(); move(1); });

@@ -12,6 +12,7 @@ function rules(look: Look): string {
 .pm .pm-small{font-size:11.5px;fill:${look.muted}}
 .pm .pm-on-dark{font-size:10px;fill:#fff}
 .pm .pm-on-light{font-size:10px;fill:#111}
+.pm .pm-count{font-size:10px;font-weight:600;fill:#111;stroke:${dark ? "#aeb7c1" : "#b4bcc5"};stroke-width:5;paint-order:stroke}
 .pm-none{fill:${dark ? "#0a0c0e" : "#c3c9cf"}}
 .pm-free{fill:${dark ? "#262c33" : "#f1f3f5"};stroke:${dark ? "#4a535d" : "#c9d0d7"};stroke-width:.6}
 .pm-edge{fill:none;stroke:${look.background};stroke-width:.8}

@@ -163,12 +163,27 @@ export function mapWithin(map: PageMap, bytes: number): PageMap {
   return small;
 }
 
-/** The step with the most sequences in any panel, the first of several: where the layouts differ most. */
+/**
+ * The step for the still picture: where requests wait in as many layouts as ever and, of those steps, most slots are used in all layouts
+ * together; the first of several.
+ */
 export function fullestStep({ panels }: PageMap): number {
-  const moments = panels.flatMap((p) => p.moments);
-  check(moments.length > 0, "page map: it has no moment; it needs at least one");
-  const most = Math.max(...moments.map((m) => m.running));
-  return Math.min(...moments.filter((m) => m.running === most).map((m) => m.step));
+  const steps = [...new Set(panels.flatMap((p) => p.moments.map((m) => m.step)))].sort((a, b) => a - b);
+  check(steps.length > 0, "page map: it has no moment; it needs at least one");
+  const next = panels.map(() => 0);
+  let best = { step: 0, waits: -1, used: -1 };
+  for (const step of steps) {
+    let waits = 0;
+    let used = 0;
+    panels.forEach(({ moments }, i) => {
+      while (next[i]! + 1 < moments.length && moments[next[i]! + 1]!.step <= step) next[i]!++;
+      const moment = moments[next[i]!]!;
+      waits += moment.waiting > 0 ? 1 : 0;
+      used += moment.used;
+    });
+    if (waits > best.waits || (waits === best.waits && used > best.used)) best = { step, waits, used };
+  }
+  return best.step;
 }
 
 /** The last moment of a panel that is not after `step`. The report's script has it by its text, as `applyChanges`. */
