@@ -22,6 +22,8 @@ export class EngineCore {
   /** When the last token of a sequence was known, by owner. */
   readonly #lastTokens = new Map<number, number>();
   readonly #opened = performance.now();
+  /** What comes of one step happens at one time. */
+  #moment: number | undefined;
   #requests = 0;
   #closed = false;
   /** There was nothing to do: the time until the next step is no step's. */
@@ -34,7 +36,7 @@ export class EngineCore {
   constructor(parts: EngineParts) {
     const { settings, space, device } = parts;
     this.#parts = parts;
-    this.#scheduler = new Scheduler(space, { ...settings, clock: () => this.now });
+    this.#scheduler = new Scheduler(space, { ...settings, clock: () => this.#moment ?? this.now });
     this.#steps = new EngineSteps(device, space, (owner) => this.#penalised.get(owner)!.tokens);
   }
 
@@ -87,8 +89,10 @@ export class EngineCore {
     const ahead = this.#parts.settings.async ? 2 : 1;
     while (this.#steps.inFlight < ahead && !this.#closed) {
       const begun = this.now;
+      this.#moment = begun;
       const plan = this.#scheduler.schedule();
       this.#tell(this.#scheduler.takeChanges());
+      this.#moment = undefined;
       const arrival = plan && this.#steps.submit(plan);
       this.#busy += this.now - begun;
       if (!plan) break;
@@ -117,7 +121,9 @@ export class EngineCore {
   async #take({ plan, result }: Flight): Promise<void> {
     const tokens = await result;
     const time = this.now;
+    this.#moment = time;
     this.#tell(this.#scheduler.update(plan, tokens));
+    this.#moment = undefined;
     const step = {
       step: plan.number,
       seconds: time - this.#lastKnown,
@@ -143,7 +149,7 @@ export class EngineCore {
   /** Updates of one moment: the plan's that was just made, or of a step whose tokens are known. */
   #tell(updates: readonly SchedulerUpdate[]): void {
     const { heard } = this.events;
-    const time = this.now;
+    const time = this.#moment ?? this.now;
     for (const update of updates) {
       const { type, request } = update;
       const { id } = request;

@@ -184,6 +184,8 @@ export class Engine {
   async #drive(): Promise<void> {
     if (this.#driving) return;
     this.#driving = true;
+    // Loops that begin at the same time come along.
+    await null;
     try {
       // Somebody may have submitted between the end of the last step and now.
       while ((await this.step()) || !(this.#core.isIdle || this.#closing));
