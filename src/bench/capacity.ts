@@ -79,6 +79,9 @@ export async function runCapacity(
   const attempt = async (note: string, run: CapacityRun | undefined, action: () => Promise<void>) => {
     onRow?.(done, total, note);
     try {
+      // Ctrl-C is heard between two rows, however short they are.
+      await setImmediate();
+      signal?.throwIfAborted();
       await action();
     } catch (thrown) {
       error ??= thrown as Error;
