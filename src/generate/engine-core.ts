@@ -8,6 +8,8 @@ import { Request } from "./request.ts";
 import type { Branch } from "./request-branch.ts";
 import { Scheduler, type SchedulerUpdate } from "./scheduler.ts";
 
+type Load = Pick<StepRecord, "running" | "waiting" | "kv">;
+
 /** Scheduler and device together: one step after the other, what came of it told, and its time taken. */
 export class EngineCore {
   readonly events = new EngineEvents();
@@ -32,6 +34,8 @@ export class EngineCore {
   #lastKnown = 0;
   #busy = 0;
   #preempted = 0;
+  /** Who ran and waited in the steps in flight, oldest first; nothing while nobody listens. */
+  readonly #loads: (Load | undefined)[] = [];
 
   constructor(parts: EngineParts) {
     const { settings, space, device } = parts;
@@ -93,6 +97,7 @@ export class EngineCore {
       const plan = this.#scheduler.schedule();
       this.#tell(this.#scheduler.takeChanges());
       this.#moment = undefined;
+      if (plan) this.#loads.push(this.events.heard ? this.#load() : undefined);
       const arrival = plan && this.#steps.submit(plan);
       this.#busy += this.now - begun;
       if (!plan) break;
@@ -135,15 +140,15 @@ export class EngineCore {
     this.#lastKnown = time;
     this.#preempted = 0;
     this.#busy = this.now - time;
-    if (this.events.heard) this.#tellStep(step, time);
+    const load = this.#loads.shift();
+    if (load && this.events.heard)
+      this.events.emit({ type: "step", time, step: { ...step, ...load }, space: this.#parts.space });
   }
 
-  #tellStep(step: Omit<StepRecord, "running" | "waiting" | "kv">, time: number): void {
-    const { space } = this.#parts;
+  #load(): Load {
     const { running, waiting } = this.#scheduler;
-    const { total, reserved, used, logical } = space.usage();
-    const record = { ...step, running, waiting, kv: { total, reserved, used, logical } };
-    this.events.emit({ type: "step", time, step: record, space });
+    const { total, reserved, used, logical } = this.#parts.space.usage();
+    return { running, waiting, kv: { total, reserved, used, logical } };
   }
 
   /** Updates of one moment: the plan's that was just made, or of a step whose tokens are known. */

@@ -136,10 +136,11 @@ export interface StepRecord {
   readonly hostSeconds: number;
   readonly tokens: number;
   readonly sampled: number;
+  /** Requests that had their place while the step ran, and that waited for one: as the scheduler left them when it planned the step. */
   readonly running: number;
   readonly waiting: number;
   readonly preempted: number;
-  /** Slots; see SpaceUsage. */
+  /** Slots at that time; see SpaceUsage. */
   readonly kv: {
     readonly total: number;
     readonly reserved: number;

@@ -78,6 +78,8 @@ describe("requests", () => {
     ]);
     expect(steps[0]).toMatchObject({ running: 3, waiting: 0, preempted: 0 });
     expect(steps[0]!.kv).toEqual({ total: 512, reserved: 48, used: 12, logical: 12 });
+    // All three end with it, and had their places while it ran.
+    expect(steps[1]).toMatchObject({ running: 3, kv: { total: 512, reserved: 48, used: 15, logical: 15 } });
     for (const { seconds, hostSeconds } of steps) expect(hostSeconds < seconds && hostSeconds > 0).toBe(true);
   });
 
