@@ -13,7 +13,7 @@ export const TOP = 100;
 export interface Style {
   /** Opacity of the area below the line. */
   readonly area?: number;
-  /** The value holds until the next. */
+  /** The value holds from its point to the next. */
   readonly step?: boolean;
   readonly dash?: "solid" | "dashed" | "dotted";
 }
@@ -26,8 +26,7 @@ export function line(name: string, data: Point[], color: string, { area, step, d
     symbol: "none",
     lineStyle: { width: 1.8, type: dash },
     ...(area !== undefined && { areaStyle: { opacity: area } }),
-    // A step's figures are those after it, so they hold since the step before.
-    ...(step && { step: "start" as const }),
+    ...(step && { step: "end" as const }),
     data,
   };
 }

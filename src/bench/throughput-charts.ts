@@ -27,6 +27,8 @@ import { formatCount } from "./units.ts";
 type Drawn = Pick<MeasuredThroughput, "steps" | "finished" | "duration">;
 /** Stretches of equal time that a rate is taken over. */
 const RATE_BINS = 120;
+/** What is closer together is one time. */
+const MICROSECOND = 1e-6;
 
 /** All charts, in the order of the report; none without a step. */
 export function throughputCharts(measured: Drawn, look: Look): Chart[] {
@@ -80,85 +82,65 @@ function tokensChart({ steps, duration }: Drawn, look: Look): Chart {
 }
 
 function loadChart({ steps, duration }: Drawn, look: Look): Chart {
-  const shown = thinned(steps);
   const text = {
     title: "Requests: running and waiting",
-    caption: "After each step: requests that hold keys and values, and those that wait for their turn.",
+    caption: "In each step: requests that hold keys and values, and those that wait for their turn.",
   };
+  const running = heldOverTime(steps, (s) => s.running);
+  const waiting = heldOverTime(steps, (s) => s.waiting);
   const lines = [
-    line(
-      "running",
-      points(shown, (s) => s.running),
-      look.modes.paged,
-      { area: 0.2, step: true },
-    ),
-    line(
-      "waiting",
-      points(shown, (s) => s.waiting),
-      look.modes.none,
-      { step: true, dash: "dashed" },
-    ),
+    line("running", running, look.modes.paged, { area: 0.2 }),
+    line("waiting", waiting, look.modes.none, { dash: "dashed" }),
   ];
   return timeChart("load", text, "requests", lines, ["", ""], look, duration);
 }
 
 function kvChart({ steps, duration }: Drawn, look: Look): Chart {
-  const shown = thinned(steps);
-  const of = (slots: (kv: TimedStep["kv"]) => number) =>
-    points(shown, (s) => (s.kv.total > 0 ? (100 * slots(s.kv)) / s.kv.total : 0));
+  const share = (slots: (kv: TimedStep["kv"]) => number) =>
+    heldOverTime(steps, ({ kv }) => (kv.total > 0 ? (100 * slots(kv)) / kv.total : 0));
+  const reserved = share((kv) => kv.reserved);
+  const used = share((kv) => kv.used);
+  const logical = share((kv) => kv.logical);
   const shared = steps.some((s) => s.kv.logical > s.kv.used);
   const text = {
     title: "Keys and values: slots reserved and used",
     caption:
-      "The gap between reserved and used is the waste: slots of the last pages that no token has yet." +
+      "The gap between reserved and used is the waste: slots that a sequence holds and no token has." +
       (shared
         ? " Without sharing: what the same sequences would use if each had its prefix for itself."
         : ""),
   };
   const lines = [
-    line(
-      "reserved",
-      of((kv) => kv.reserved),
-      look.modes.contiguous,
-      { area: 0.12, step: true },
-    ),
-    line(
-      "used",
-      of((kv) => kv.used),
-      look.modes.paged,
-      { area: 0.3, step: true, dash: "dotted" },
-    ),
-    ...(shared
-      ? [
-          line(
-            "without sharing",
-            of((kv) => kv.logical),
-            look.modes.none,
-            { step: true, dash: "dashed" },
-          ),
-        ]
-      : []),
+    line("reserved", reserved, look.modes.contiguous, { area: 0.12 }),
+    line("used", used, look.modes.paged, { area: 0.3, dash: "dotted" }),
+    ...(shared ? [line("without sharing", logical, look.modes.none, { dash: "dashed" })] : []),
   ];
   const axis = `% of ${formatCount(steps[0]!.kv.total)} slots`;
-  return timeChart(
-    "kv",
-    text,
-    axis,
-    lines,
-    lines.map(() => "%"),
-    look,
-    duration,
-  );
+  const units = lines.map(() => "%");
+  return timeChart("kv", text, axis, lines, units, look, duration);
 }
 
-/** Every k-th step, so that there are at most MOST_POINTS, and the last. */
-function thinned(steps: readonly TimedStep[]): TimedStep[] {
-  const every = Math.ceil(steps.length / MOST_POINTS);
-  return steps.filter((_, i) => i % every === 0 || i === steps.length - 1);
-}
-
-function points(steps: readonly TimedStep[], value: (step: TimedStep) => number): Point[] {
-  return steps.map((s): Point => [round(s.time), round(value(s))]);
+/**
+ * What a value was over time: the same from the beginning of a step to its end, 0 between steps. Of many steps so many in
+ * succession are one that at most `most` are left, with their largest value, so that no peak is lost.
+ */
+export function heldOverTime(
+  steps: readonly TimedStep[],
+  value: (step: TimedStep) => number,
+  most = MOST_POINTS,
+): Point[] {
+  const points: Point[] = [];
+  const each = Math.ceil(steps.length / most);
+  let end = 0;
+  for (let i = 0; i < steps.length; i += each) {
+    const group = steps.slice(i, i + each);
+    const begin = Math.max(end, group[0]!.time - group[0]!.seconds);
+    const height = round(Math.max(...group.map(value)));
+    if (begin > end + MICROSECOND) points.push([round(end), 0], [round(begin), 0]);
+    end = group.at(-1)!.time;
+    points.push([round(begin), height], [round(end), height]);
+  }
+  return points;
 }
 
 function timeChart(
@@ -175,7 +157,11 @@ function timeChart(
     title: [heading(text.title, look), panelTitle(axis, TOP - 54, look)],
     legend: legend(TOP - 32, look, { lines: lines.map((l) => l.name) }),
     grid: { left: MARGIN, right: 32, top: TOP, height: PANEL_HEIGHT },
-    xAxis: secondsAxis(look, "time (s)", duration),
+    // The end is no round number.
+    xAxis: {
+      ...secondsAxis(look, "time (s)", duration),
+      axisLabel: { color: look.muted, showMaxLabel: false },
+    },
     yAxis: valueAxis(look),
     series: lines,
   };

@@ -4,11 +4,6 @@ import { throughputFigures } from "./throughput-figures.ts";
 import { type RunDescription, THROUGHPUT_SCHEMA, type ThroughputResults } from "./throughput-results.ts";
 import { formatCount, formatPercent, formatSeconds } from "./units.ts";
 
-/** From here on the memory of keys and values is full: admission leaves a watermark, and the last pages are too few for anybody. */
-const FULL_PERCENT = 95;
-/** A share of the steps' time above which something is called the rule. */
-const MOSTLY = 0.5;
-
 type Concluded = Pick<
   ThroughputResults,
   | "completed"
@@ -21,7 +16,7 @@ type Concluded = Pick<
   | "recomputed_tokens"
   | "steps"
   | "max_concurrency"
-> & { readonly options: Pick<ThroughputResults["options"], "max_sequences"> };
+> & { readonly options: Pick<ThroughputResults["options"], "max_sequences" | "max_batched_tokens"> };
 
 /** What the command knows of a run beside its records. */
 export interface ThroughputContext {
@@ -80,21 +75,17 @@ function limit(results: Concluded, steps: readonly TimedStep[]): string {
       `Keys and values ran out of room: ${counted(preemptions, "preemption")}, ${formatCount(recomputed)} tokens computed again. ` +
       "More --kv-memory or fewer --max-sequences avoid them."
     );
-  const waiting = steps.filter((s) => s.waiting > 0);
-  if (shareOf(waiting, steps) <= MOSTLY)
+  if (!mostly(steps, (s) => s.waiting > 0))
     return bound === null
-      ? "Most of the time nobody waited: the requests set the pace."
-      : `Most of the time nobody waited in the engine: the requests and --max-concurrency ${bound} set the pace.`;
-  if (shareOf(waiting.filter(isFull), waiting) > MOSTLY)
-    return "Requests waited for room for keys and values: more --kv-memory lets more of them run at once.";
-  if (
-    shareOf(
-      waiting.filter((s) => s.running >= options.max_sequences),
-      waiting,
-    ) > MOSTLY
-  )
-    return `Requests waited since ${options.max_sequences} sequences were running: --max-sequences lets more of them in.`;
-  return "Requests waited for their prompts to be computed, --max-batched-tokens a step.";
+      ? "Most of the time no request waited: the engine had room for more."
+      : `Most of the time no request waited in the engine, which --max-concurrency ${bound} kept from having more.`;
+  const waiting = steps.filter((s) => s.waiting > 0);
+  const { max_sequences: sequences, max_batched_tokens: tokens } = options;
+  if (mostly(waiting, (s) => s.running >= sequences))
+    return `Requests waited since ${sequences} sequences were running: --max-sequences lets more of them in.`;
+  if (mostly(waiting, (s) => s.tokens >= tokens))
+    return `Requests waited since steps were full of prompts: --max-batched-tokens ${tokens} bounds them.`;
+  return "Requests waited for room for keys and values: more --kv-memory lets more of them run at once.";
 }
 
 function hostShare({ steps }: Concluded): string[] {
@@ -106,13 +97,10 @@ function hostShare({ steps }: Concluded): string[] {
   ];
 }
 
-function isFull({ kv }: TimedStep): boolean {
-  return 100 * kv.reserved >= FULL_PERCENT * kv.total;
-}
-
-function shareOf(part: readonly TimedStep[], whole: readonly TimedStep[]): number {
-  const seconds = (steps: readonly TimedStep[]) => steps.reduce((total, s) => total + s.seconds, 0);
-  return whole.length === 0 ? 0 : seconds(part) / (seconds(whole) || 1);
+/** Does it hold for more than half of the steps' time? */
+function mostly(steps: readonly TimedStep[], holds: (step: TimedStep) => boolean): boolean {
+  const seconds = (some: readonly TimedStep[]) => some.reduce((total, s) => total + s.seconds, 0);
+  return seconds(steps.filter(holds)) > seconds(steps) / 2;
 }
 
 function counted(count: number, noun: string): string {

@@ -96,7 +96,7 @@ export function figureRows(results: ThroughputResults): [string, string][] {
   ];
 }
 
-/** A head, then one row a metric: mean, standard deviation, median and the percentiles, each row in one unit. */
+/** A head, then one row a metric: mean, standard deviation, median and the percentiles, each row in the unit of its median. */
 export function latencyRows(results: ThroughputResults): string[][] {
   const percentiles = results.options.percentiles.filter((p) => p !== 50);
   const head = ["", "mean", "std", "median", ...percentiles.map((p) => `p${p}`)];
@@ -108,7 +108,7 @@ export function latencyRows(results: ThroughputResults): string[][] {
         ...names.map((name) => results[`${name}_${metric}_ms`]),
         ...percentiles.map((p) => results[percentileName(p, metric)] ?? null),
       ];
-      const unit = timeUnit(Math.max(0, ...values.map((ms) => (ms ?? 0) / 1e3)));
+      const unit = timeUnit((results[`median_${metric}_ms`] ?? 0) / 1e3);
       return [
         METRIC_NAMES[metric],
         ...values.map((ms) => (ms === null ? NOTHING : formatSeconds(ms / 1e3, unit))),

@@ -64,7 +64,7 @@ async function run(flags: ThroughputFlags): Promise<void> {
         const log = (line: string) => process.stderr.write(`quire: ${line}\n`);
         if (gpu.info.software && lines === undefined)
           log(
-            `${requests.length} requests, --input-len ${lengthsText(lengths.inputLen)}, --output-len ${lengthsText(lengths.outputLen)}`,
+            `chosen for a CPU: --num-prompts ${requests.length} --input-len ${lengthsText(lengths.inputLen)}, --output-len ${lengthsText(lengths.outputLen)}`,
           );
         const engine = await Engine.open(model, { ...engineOptions(flags), log });
         try {

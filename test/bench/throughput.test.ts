@@ -12,7 +12,7 @@ import {
   type TimedStep,
   warmUpRounds,
 } from "../../src/bench/throughput.ts";
-import { rateOverTime, throughputCharts } from "../../src/bench/throughput-charts.ts";
+import { heldOverTime, rateOverTime, throughputCharts } from "../../src/bench/throughput-charts.ts";
 import { concludeThroughput } from "../../src/bench/throughput-conclude.ts";
 import { requestLatency, throughputFigures } from "../../src/bench/throughput-figures.ts";
 import { cumulative } from "../../src/bench/throughput-latency-chart.ts";
@@ -422,22 +422,23 @@ describe("the conclusion", () => {
   const quiet = { ...MEASURED, counters: { ...MEASURED.counters, preemptions: 0 } };
   const conclude = (steps: TimedStep[], measured = quiet) =>
     concludeThroughput(sampleResults({ ...measured, steps }), steps).join("\n");
-  const full = { total: 100, reserved: 96, used: 96, logical: 96 };
 
   test("says what requests waited for", () => {
     expect(conclude([step(1, 1)], MEASURED)).toContain(
       "Keys and values ran out of room: 1 preemption, 12 tokens",
     );
     expect(conclude([step(1, 2), step(2, 1, { waiting: 5 })])).toContain(
-      "Most of the time nobody waited: the requests set",
-    );
-    expect(conclude([step(1, 1, { waiting: 5, kv: full })])).toContain(
-      "more --kv-memory lets more of them run at once",
+      "Most of the time no request waited: the engine had",
     );
     expect(conclude([step(1, 1, { waiting: 5, running: 256 })])).toContain(
       "since 256 sequences were running",
     );
-    expect(conclude([step(1, 1, { waiting: 5 })])).toContain("for their prompts to be computed");
+    expect(conclude([step(1, 1, { waiting: 5, tokens: 256 })])).toContain(
+      "--max-batched-tokens 256 bounds them",
+    );
+    expect(conclude([step(1, 1, { waiting: 5 })])).toContain(
+      "more --kv-memory lets more of them run at once",
+    );
   });
 
   test("says how long a request waited, what the host did, and that nothing was finished", () => {
@@ -508,6 +509,48 @@ describe("a rate over time", () => {
         },
       ),
       { numRuns: 100, seed: 4 },
+    );
+  });
+});
+
+describe("a value over time", () => {
+  test("holds for its step, and is 0 between steps", () => {
+    const steps = [step(1, 0.5, { running: 3 }), step(2, 1, { running: 4 }), step(4, 1, { running: 5 })];
+    expect(heldOverTime(steps, (s) => s.running)).toEqual([
+      ...[
+        [0, 0],
+        [0.5, 0],
+        [0.5, 3],
+        [1, 3],
+      ],
+      ...[
+        [1, 4],
+        [2, 4],
+      ],
+      ...[
+        [2, 0],
+        [3, 0],
+        [3, 5],
+        [4, 5],
+      ],
+    ]);
+  });
+
+  test("of many steps keeps the peaks, and goes forward in time", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(50), { minLength: 1, maxLength: 60 }),
+        fc.integer({ min: 1, max: 20 }),
+        (values, most) => {
+          const steps = values.map((running, i) => step((i + 1) / 10, 0.1, { running }));
+          const points = heldOverTime(steps, (s) => s.running, most);
+          expect(points.length).toBeLessThanOrEqual(2 * most);
+          expect(Math.max(...points.map(([, y]) => y))).toBe(Math.max(...values));
+          for (const [i, [x]] of points.entries()) expect(x).toBeGreaterThanOrEqual(points[i - 1]?.[0] ?? 0);
+          expect(points.at(-1)![0]).toBe(values.length / 10);
+        },
+      ),
+      { numRuns: 50, seed: 6 },
     );
   });
 });
