@@ -115,7 +115,7 @@ describe("kernels", () => {
   const kernels = shaders.filter(isKernel);
   const parts = shaders.filter((name) => !isKernel(name));
   /** Another form of the same op, for adapters with an optional feature. */
-  const VARIANT = /-(?:subgroups?|subgroup-matrix|f16)$/;
+  const VARIANT = /-(?:subgroup|subgroup-matrix)$/;
   const ops = kernels.filter((name) => !VARIANT.test(name));
   const stems = (folder: string, ending: string) =>
     filesIn(folder, ending).map((p) => posix.basename(p, ending));

@@ -35,6 +35,17 @@ export interface AdapterInfo {
   /** Threads that run in step, at least; every subgroup has as many unless subgroupMaxSize says otherwise. */
   readonly subgroupSize: number | undefined;
   readonly subgroupMaxSize?: number;
+  /** Shapes of matrices that a subgroup multiplies, where the device has such units (tensor cores). */
+  readonly subgroupMatrixConfigs?: readonly MatrixConfig[];
+}
+
+/** A subgroup multiplies M × K by K × N of one type into another. */
+export interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
 }
 
 /** An adapter, and what is known of it. */
@@ -242,6 +253,7 @@ function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): Ada
     isFallbackAdapter?: boolean;
     subgroupMinSize?: number;
     subgroupMaxSize?: number;
+    subgroupMatrixConfigs?: Iterable<MatrixConfig>;
   };
   const name = `${i.vendor} ${i.architecture} ${i.device} ${i.description}`;
   const version = isDeno
@@ -266,6 +278,9 @@ function describe(adapter: GPUAdapter, profile: GpuProfile, loader: Loader): Ada
     features: [...adapter.features].sort(),
     subgroupSize: i.subgroupMinSize || undefined,
     subgroupMaxSize: i.subgroupMaxSize || undefined,
+    subgroupMatrixConfigs: [...(i.subgroupMatrixConfigs ?? [])].map(
+      ({ componentType, resultComponentType, M, N, K }) => ({ componentType, resultComponentType, M, N, K }),
+    ),
   };
 }
 

@@ -18,7 +18,12 @@ export interface OpenOptions {
 }
 
 /** Asked for where the adapter has them; which kernels run depends on it. */
-const WANTED_FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
+const WANTED_FEATURES = [
+  "shader-f16",
+  "subgroups",
+  "timestamp-query",
+  "chromium-experimental-subgroup-matrix",
+];
 
 /** WebGPU gives the guaranteed minimum unless a limit is asked for by name; these are the ones that bound us. */
 const WANTED_LIMITS = [

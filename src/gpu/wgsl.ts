@@ -34,6 +34,11 @@ const BINDING = /@group\((\d+)\)\s*@binding\((\d+)\)\s*var<([^>]*)>\s*(\w+)\s*:\
 /** Storage of four elements, as the storage parts define it: Packed4, and other names in kernels that have two of them. */
 const PACKED = /alias\s+(\w+)\s*=\s*(\w+)\s*;/g;
 const PARAMS = /struct\s+Params\s*\{([^}]*)\}/;
+/** WGSL extensions that the API calls something else. */
+const FEATURES: Readonly<Record<string, string>> = {
+  f16: "shader-f16",
+  chromium_experimental_subgroup_matrix: "chromium-experimental-subgroup-matrix",
+};
 const ENABLE = /^enable [^;]*;$/gm;
 const WITH = /^\/\/ with (.+)$/gm;
 
@@ -138,8 +143,8 @@ export function parseKernel(
   const overrides = [...text.matchAll(/\boverride\s+(\w+)/g)].map((m) => m[1]!);
   const features = [...text.matchAll(/\benable\s+([\w\s,]+);/g)]
     .flatMap((m) => m[1]!.split(",").map((s) => s.trim()))
-    // WGSL and the API have different names for one extension.
-    .map((extension) => (extension === "f16" ? "shader-f16" : extension));
+    // WGSL and the API have different names for some extensions.
+    .map((extension) => FEATURES[extension] ?? extension);
   return { bindings, params, overrides, features };
 }
 

@@ -1,0 +1,135 @@
+import { describe, expect, test } from "vitest";
+import { Gpu } from "../../src/gpu/gpu.ts";
+import { loadKernel } from "../../src/gpu/wgsl.ts";
+import { matmul } from "../../src/ops/matmul.ts";
+import { matmulTransposed } from "../../src/ops/matmul-transposed.ts";
+import { hasMatrixForm, matrixTile } from "../../src/ops/matrix-form.ts";
+import { Tensor } from "../../src/tensor.ts";
+import { expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
+import { expectClose, matmulTolerance } from "../numerics.ts";
+import * as reference from "../reference.ts";
+import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
+
+const gpu = await openTestGpu();
+const probe = Tensor.empty(gpu, [4, 4], { dtype: "f16" });
+const here = hasMatrixForm(gpu, probe);
+probe.free();
+const missing = here ? "" : " (skipped: this adapter has no subgroup matrices of 16 × 16 × 16 halves)";
+
+const TILES = ["matrix-tile-32", "matrix-tile-64"];
+
+test.each(
+  ["matmul-subgroup-matrix", "matmul-transposed-subgroup-matrix"].flatMap((kernel) =>
+    TILES.map((tile) => [kernel, tile] as const),
+  ),
+)("%s with %s is WGSL that Dawn accepts, on any machine", async (kernel, tile) => {
+  const everything = await Gpu.open({ backend: "null" });
+  try {
+    const { code, features } = loadKernel(kernel, [tile]);
+    expect(features).toContain("chromium-experimental-subgroup-matrix");
+    const { messages } = await everything.device.createShaderModule({ code }).getCompilationInfo();
+    expect(messages.filter(({ type }) => type === "error").map((m) => m.message)).toEqual([]);
+  } finally {
+    await everything.close();
+  }
+});
+
+test("small tiles where large ones would be too few for a GPU", () => {
+  expect(matrixTile(1, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 1] });
+  expect(matrixTile(256, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 8] });
+  expect(matrixTile(256, 2304)).toEqual({ part: "matrix-tile-64", workgroups: [36, 4] });
+  expect(matrixTile(1, 50257)).toEqual({ part: "matrix-tile-32", workgroups: [1571, 1] });
+});
+
+// Tiles of 32 × 32 with steps of 64 over k, or 64 × 64 with steps of 32.
+const SHAPES = [
+  { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
+  { rows: 3, K: 63, N: 5, why: "K, N and the rows are no multiples of 4" },
+  { rows: 31, K: 64, N: 31, why: "one row and one column less than a small tile" },
+  { rows: 32, K: 128, N: 32, why: "exactly one small tile" },
+  { rows: 33, K: 129, N: 33, why: "one past it in every direction" },
+  { rows: 64, K: 768, N: 6144, why: "large tiles" },
+  { rows: 65, K: 769, N: 6145, why: "one past them in every direction" },
+  { rows: 2, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
+];
+
+/** What the tensor cores are given. */
+const halves = (values: Float32Array): Float32Array => stored(values, "f16");
+
+describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
+  const product = (x: Float32Array, w: Float32Array, bias: Float32Array, epilogue?: reference.Epilogue) =>
+    withGuards(gpu, () => {
+      const N = bias.length;
+      const K = w.length / N;
+      const rows = x.length / K;
+      return matmul(
+        Tensor.from(gpu, [rows, K], x),
+        Tensor.from(gpu, [K, N], w, { dtype: "f16" }),
+        Tensor.from(gpu, [1, N], bias),
+        typeof epilogue === "object"
+          ? { residual: Tensor.from(gpu, [rows, N], epilogue.residual as Float32Array) }
+          : epilogue,
+        "matrix",
+      );
+    });
+  const transposed = (x: Float32Array, w: Float32Array, K: number) =>
+    withGuards(gpu, () =>
+      matmulTransposed(
+        Tensor.from(gpu, [x.length / K, K], x),
+        { blocks: [Tensor.from(gpu, [w.length / K, K], w, { dtype: "f16" })] },
+        "matrix",
+      ),
+    );
+
+  test.each(SHAPES)("[$rows, $K] · [$K, $N]: $why", async ({ rows, K, N }) => {
+    const [x, w, bias] = [randomFloats(1, rows * K), randomFloats(2, K * N), randomFloats(3, N)];
+    const { values } = reference.matmul(halves(x), halves(w), bias);
+    expectClose((await product(x, w, bias)).values, values, matmulTolerance(K, "f32"));
+  });
+
+  test.each(SHAPES)("[$rows, $K] · [$N, $K] transposed: $why", async ({ rows, K, N }) => {
+    const [x, w] = [randomFloats(1, rows * K), randomFloats(2, N * K)];
+    const { values } = reference.matmulTransposed(halves(x), halves(w), K);
+    expectClose((await transposed(x, w, K)).values, values, matmulTolerance(K, "f32"));
+  });
+
+  test.each(VALUES_NAMES)("values of x: %s", async (name) => {
+    const [x, w] = [VALUES[name](17, 65, 4), randomFloats(2, 65 * 65)];
+    const bias = new Float32Array(65);
+    const { values } = reference.matmul(halves(x), halves(w), bias);
+    const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 1);
+    expectClose((await product(x, w, bias)).values, values, { nmse: 1e-10, maxAbs: 1e-5 * largest });
+  });
+
+  const EPILOGUES: reference.Epilogue[] = ["gelu-tanh", "gelu-erf", { residual: randomFloats(6, 40 * 65) }];
+  test.each(EPILOGUES.map((epilogue) => ({ epilogue })))("epilogue %#", async ({ epilogue }) => {
+    const [x, w, bias] = [randomFloats(1, 40 * 96), randomFloats(2, 96 * 65), randomFloats(3, 65)];
+    const { values } = reference.matmul(halves(x), halves(w), bias, epilogue);
+    expectClose((await product(x, w, bias, epilogue)).values, values, matmulTolerance(768, "f32"));
+  });
+
+  test("a row alone, in a small tile and in a large one has the same bits", async () => {
+    const [K, N] = [769, 6145];
+    const [x, w, bias] = [randomFloats(1, 65 * K), randomFloats(2, K * N), randomFloats(3, N)];
+    expect(matrixTile(65, N).part).toBe("matrix-tile-64");
+    expect(matrixTile(17, N).part).toBe("matrix-tile-32");
+    const many = (await product(x, w, bias)).values;
+    const few = (await product(x.slice(0, 17 * K), w, bias)).values;
+    expect(few).toEqual(many.slice(0, 17 * N));
+    for (const r of [0, 16, 64]) {
+      const alone = await product(x.slice(r * K, (r + 1) * K), w, bias);
+      expect(alone.values).toEqual(many.slice(r * N, (r + 1) * N));
+    }
+    const manyT = (await transposed(x, w, K)).values;
+    const aloneT = (await transposed(x.slice(64 * K), w, K)).values;
+    expect(aloneT).toEqual(manyT.slice(64 * N));
+  });
+
+  test("the same call 20 times gives the same bits", async () => {
+    const a = Tensor.from(gpu, [40, 65], randomFloats(1, 40 * 65));
+    const w = Tensor.from(gpu, [65, 65], randomFloats(2, 65 * 65), { dtype: "f16" });
+    const bias = Tensor.from(gpu, [1, 65], randomFloats(3, 65));
+    await expectSameBits(() => matmul(a, w, bias, undefined, "matrix"));
+    for (const tensor of [a, w, bias]) tensor.free();
+  });
+});
