@@ -1,6 +1,9 @@
-import { afterAll, describe, expect, test } from "vitest";
+import process from "node:process";
+import { afterAll, describe, expect, onTestFinished, test } from "vitest";
 import { generate } from "../../src/generate/generate.ts";
 import { Sequence } from "../../src/generate/sequence.ts";
+import { DeviceLost, OutOfMemory } from "../../src/gpu/errors.ts";
+import { Gpu } from "../../src/gpu/gpu.ts";
 import { makeCache } from "../../src/kv/make-cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { RaggedStep } from "../../src/model/ragged-step.ts";
@@ -27,7 +30,7 @@ const bits = (floats: Float32Array) => [...new Uint32Array(floats.slice().buffer
 /** Everything in the cache becomes NaN: what is read without being written spoils a result. */
 function poison(step: RaggedStep): void {
   for (const { k, v } of step.layers)
-    for (const t of [k, v]) gpu.write(t, new Uint8Array(t.bytes).fill(0xff));
+    for (const t of [k, v]) t.gpu.write(t, new Uint8Array(t.bytes).fill(0xff));
 }
 
 describe.each(LAYOUTS)("%s", (layout) => {
@@ -81,37 +84,56 @@ describe.each(LAYOUTS)("%s", (layout) => {
     },
   );
 
-  test("a sequence has the same tokens alone and in batches of 8 and 64, chunked or not", async () => {
-    const step = await openStep(model, 64, { layout, maxBatchedTokens: 512 });
+  test("a sequence has the same tokens alone and in batches of 8, 64 and 256, chunked or not", async () => {
+    // Strips differ from pages in addresses alone: a quarter of the sequences will do.
+    const most = layout === "pages" ? 256 : 64;
+    const step = await openStep(model, most, { layout, maxBatchedTokens: 1024 });
     poison(step);
     const sampling = { temperature: 1, topP: 0.95, seed: 3 };
     const make = (s: number, slot = s) =>
-      member(tokensOf(s, 1 + ((s * 5) % 13)), rowOf[layout](slot), { id: s, settings: sampling });
-    const all = await drive(
-      step,
-      Array.from({ length: 64 }, (_, s) => make(s)),
-      4,
-    );
-    const eight = [3, 9, 17, 20, 33, 40, 41, 63];
-    expect(
-      await drive(
+      member(tokensOf(s, 1 + (s % 5)), rowOf[layout](slot), { id: s, settings: sampling });
+    const run = (which: readonly number[], chunk?: number) =>
+      drive(
         step,
-        eight.map((s, i) => make(s, i)),
-        4,
-      ),
-    ).toEqual(eight.map((s) => all[s]));
-    expect(
-      await drive(
-        step,
-        eight.map((s, i) => make(s, i)),
-        4,
+        which.map((s, i) => make(s, i)),
         3,
-      ),
-    ).toEqual(eight.map((s) => all[s]));
-    for (const s of [9, 63]) expect(await drive(step, [make(s, 5)], 4)).toEqual([all[s]]);
-    expect(new Set(all.map(String)).size).toBeGreaterThan(40);
+        chunk,
+      );
+    const all = await run(Array.from({ length: most }, (_, s) => s));
+    expect(new Set(all.map(String)).size).toBeGreaterThan(most / 3);
+    const some = (count: number) => Array.from({ length: count }, (_, i) => (i * 37 + 19) % most);
+    const wanted = (which: readonly number[]) => which.map((s) => all[s]);
+    expect(await run(some(64))).toEqual(wanted(some(64)));
+    expect(await run(some(8))).toEqual(wanted(some(8)));
+    expect(await run(some(8), 2)).toEqual(wanted(some(8)));
+    for (const s of [9, most - 2]) expect(await run([s])).toEqual(wanted([s]));
     step.free();
   });
+});
+
+test("with the sizes of kernels that a GPU has, the logits of forward all the same", async () => {
+  const { QUIRE_TEST_ADAPTER: adapter = "auto" } = process.env;
+  const on = await Gpu.open({ adapter, forms: "gpu" });
+  onTestFinished(() => on.close());
+  const other = await Gpt2.load(on, TINY);
+  const cache = cacheFor(on, other, "paged", 18);
+  const step = await openStep(other, 18);
+  poison(step);
+  // 18 rows are computed by matmul, each alone by matvec; one row alone has a head of its own.
+  const prompts = Array.from({ length: 18 }, (_, s) => tokensOf(s, s === 0 ? 19 : 1));
+  const items = prompts.map((tokens) => ({ place: cache.open(), tokens }));
+  const logits = other.forward(cache, items);
+  const wanted = await logits.read();
+  const batchOf = (which: readonly number[]) => ({
+    pieces: which.map((s) => ({ tokens: prompts[s]!, position: 0, slotRow: pagesOf(s) })),
+    samples: which.map((_, piece) => wanting(piece)),
+  });
+  for (const which of [prompts.map((_, s) => s), [0], [17], [3, 4, 5]]) {
+    const { logits: given } = await step.launch(batchOf(which)).result;
+    which.forEach((s, i) => {
+      expect(bits(given.get(i)!), `${s} of ${which}`).toEqual(bits(wanted.subarray(s * V, (s + 1) * V)));
+    });
+  }
 });
 
 test("tokens are those of generate, for the same seeds, ids and settings, a repetition penalty included", async () => {
@@ -269,6 +291,58 @@ describe("memory", () => {
       step.free();
       await result;
     });
+  });
+});
+
+describe("what goes wrong late", () => {
+  const openNull = async (memoryBudget?: number) => {
+    const on = await Gpu.open({ backend: "null", ...(memoryBudget ? { memoryBudget } : {}) });
+    onTestFinished(() => on.close());
+    return { on, small: await Gpt2.load(on, TINY) };
+  };
+  const launch = (step: RaggedStep) =>
+    step.launch({
+      pieces: [{ tokens: [1, 2], position: 0, slotRow: pagesOf(0) }],
+      samples: [{ piece: 0, settings: GREEDY, sequenceId: 0, generated: 0 }],
+    }).result;
+
+  test("a device that is lost is told by the results of all launches in flight, and of those after", async () => {
+    const { on, small } = await openNull();
+    const step = await openStep(small, 2);
+    const flying = [launch(step), launch(step)];
+    on.device.destroy();
+    flying.push(launch(step));
+    for (const { status, reason } of (await Promise.allSettled(flying)) as PromiseRejectedResult[]) {
+      expect(status).toBe("rejected");
+      expect(reason).toBeInstanceOf(DeviceLost);
+    }
+    await expect(launch(step)).rejects.toThrow(DeviceLost);
+    step.free();
+  });
+
+  test("too small a budget refuses to open, with nothing left behind", async () => {
+    const { on, small } = await openNull(1 << 20);
+    on.trim();
+    const before = on.memory.current;
+    await expect(openStep(small, 16)).rejects.toThrow(OutOfMemory);
+    on.trim();
+    expect(on.memory.current).toBe(before);
+    // What fits is opened afterwards.
+    const step = await openStep(small, 1);
+    expect((await launch(step)).tokens).toHaveLength(1);
+    step.free();
+  });
+
+  test("a budget that has no room for results is told by the result, and the next step can run", async () => {
+    const { on, small } = await openNull(1 << 20);
+    const step = await openStep(small, 1);
+    await launch(step);
+    on.trim();
+    const rest = on.memory.alloc(on.memory.budget - on.memory.current, "kv", "the rest");
+    await expect(launch(step)).rejects.toThrow(OutOfMemory);
+    on.memory.free(rest);
+    expect((await launch(step)).tokens).toHaveLength(1);
+    step.free();
   });
 });
 

@@ -1,7 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { attention } from "../../src/ops/attention.ts";
+import { attention, PADDING } from "../../src/ops/attention.ts";
 import { Tensor } from "../../src/tensor.ts";
-import { expectLedgerUnchanged, expectSameBits, openTestGpu } from "../gpu-fixture.ts";
+import {
+  expectLedgerUnchanged,
+  expectSameBits,
+  type Output,
+  openTestGpu,
+  withGuards,
+} from "../gpu-fixture.ts";
 import { expectClose, scaledTo, TOLERANCE } from "../numerics.ts";
 import { randomFloats, VALUES_NAMES } from "../values.ts";
 import {
@@ -143,6 +149,42 @@ const batchOf = (contextLens: number[], queryStarts: number[], sequenceOf: numbe
   contextLens: u32(contextLens),
   queryStarts: u32(queryStarts),
   sequenceOf: u32(sequenceOf),
+});
+
+test("a row of padding is left alone, and changes nothing for the others", async () => {
+  const run = (rows: readonly number[], batch: Parameters<typeof batchOf>) =>
+    withGuards(gpu, () => {
+      const qkv = randomFloats(2, 36 * 3);
+      const queries = rows.flatMap((r) => [...qkv.subarray(36 * r, 36 * (r + 1))]);
+      const cache = Tensor.from(gpu, [40, 3, 4], randomFloats(1, 480));
+      return attention(
+        Tensor.from(gpu, [rows.length, 36], queries),
+        cache,
+        cache,
+        u32([7, 0]),
+        batchOf(...batch),
+        0.4,
+      );
+    });
+  const alone = await run(
+    [0, 2],
+    [
+      [33, 7],
+      [0, 1, 2],
+      [0, 1],
+    ],
+  );
+  const padded = await run(
+    [0, 1, 2],
+    [
+      [33, 7],
+      [0, 1, 3],
+      [0, PADDING, 1],
+    ],
+  );
+  const row = (y: Output, r: number) => [...y.bits.subarray(12 * r, 12 * (r + 1))];
+  expect([row(padded, 0), row(padded, 2)]).toEqual([row(alone, 0), row(alone, 1)]);
+  expect(row(padded, 1)).toEqual(new Array(12).fill(padded.guard));
 });
 
 test("the same call 20 times gives the same bits", async () => {

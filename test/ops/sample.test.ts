@@ -4,7 +4,14 @@ import { philox4x32, uniform } from "../../src/generate/random.ts";
 import type { SamplingOptions } from "../../src/generate/sampler.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { parseKernel, readShader } from "../../src/gpu/wgsl.ts";
-import { NO_TOKEN, sample, settingsWords } from "../../src/ops/sample.ts";
+import {
+  LISTED_SETTINGS,
+  NO_TOKEN,
+  sample,
+  sampleListed,
+  setListed,
+  settingsWords,
+} from "../../src/ops/sample.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu, withGuardsAll } from "../gpu-fixture.ts";
 import {
@@ -384,6 +391,59 @@ describe("with what the head says is best", () => {
           const tokens = await choose(gpu, cases, { bests: bestsOf(gpu, cases, 2, stripe) });
           expect(tokens).toEqual([NO_TOKEN, NO_TOKEN, NO_TOKEN, 4]);
         }
+  });
+});
+
+describe("rows that say where they belong", () => {
+  test("the tokens of a batch that is advanced, wherever they go; padding and rows without a penalty note nothing", async () => {
+    const cases = randomCases(numbers(12), 503, 40);
+    const wanted = await choose(gpu, cases);
+    const { length } = cases;
+    const hasPenalty = cases.map(({ options }) => (options.repetitionPenalty ?? 1) !== 1);
+    expect(new Set(hasPenalty).size).toBe(2);
+    // Every third row is padding; tokens and rows of tokens seen lie backwards.
+    const rows = cases.flatMap((given, i) => (i % 2 ? [{ given, i }, undefined] : [{ given, i }]));
+    const settings = new Uint32Array(LISTED_SETTINGS * rows.length);
+    const logits = new Float32Array(503 * rows.length).fill(Number.NaN);
+    rows.forEach((row, r) => {
+      setListed(settings, LISTED_SETTINGS * r, 0, NO_TOKEN);
+      if (!row) return;
+      const { options, sequenceId, step, logits: x } = row.given;
+      settings.set(settingsWords(options, sequenceId), LISTED_SETTINGS * r);
+      const seen = hasPenalty[row.i] ? length - 1 - row.i : undefined;
+      setListed(settings, LISTED_SETTINGS * r, step, 2 * (length - 1 - row.i), seen);
+      logits.set(x, 503 * r);
+    });
+    const histories = cases.map(({ history }) => history).reverse();
+    const [tokens, seen] = await withGuardsAll(gpu, () => {
+      const integers = (shape: number[], values: ArrayLike<number>) =>
+        Tensor.from(gpu, shape, values, { dtype: "u32" });
+      const tokens = integers([2 * length], new Array(2 * length).fill(0xdead));
+      const seen = integers(
+        [length, 16],
+        histories.flatMap((history) => [...bitSet(503, history)]),
+      );
+      sampleListed({
+        logits: Tensor.from(gpu, [rows.length, 503], logits),
+        settings: integers([rows.length, LISTED_SETTINGS], settings),
+        ...{ seen, tokens, spare: integers([64], new Array(64).fill(0)) },
+      });
+      return [tokens, seen];
+    });
+    expect([...tokens!.bits]).toEqual([...wanted].reverse().flatMap((token) => [token, 0xdead]));
+    const noted = cases.map(({ history }, i) =>
+      bitSet(503, hasPenalty[i] ? [...history, wanted[i]!] : history),
+    );
+    expect([...seen!.bits]).toEqual(noted.reverse().flatMap((words) => [...words]));
+  });
+
+  test("need a row of settings each, of 12 words", () => {
+    const { settings, logits, seen, tokens, ...rest } = argumentsOf(gpu, [caseOf([1, 2, 3])]);
+    const listed = { logits, settings, seen, tokens, spare: tokens };
+    expect(() => sampleListed(listed)).toThrow(
+      "sample: settings is [1, 8] but logits are [1, 3]; wanted [1, 12]",
+    );
+    freeAll({ settings, logits, seen, tokens, ...rest });
   });
 });
 
