@@ -69,8 +69,7 @@ export class StepBuilder {
 
   /** Set `step` of the branches that have a place. Returns the sum. */
   #shareOut(request: Request): number {
-    const { live, isShared, search, awaitsLogits, lastLength } = request;
-    if (awaitsLogits) return 0;
+    const { live, isShared, search, lastLength } = request;
     if (isShared) {
       const [leader] = live;
       leader!.step = this.#cut(request.prompt.length - leader!.planned, this.left);
@@ -78,7 +77,7 @@ export class StepBuilder {
     }
     let total = 0;
     if (search && live.length > 1) {
-      // All beams sample in one step: if they cannot, each stops before its last token.
+      // All beams sample in one step: if they cannot, each stops before its last token. Until their logits have come nothing is missing.
       let missing = 0;
       for (const { length, planned } of live) missing += length - planned;
       const kept = missing > this.left ? 1 : 0;

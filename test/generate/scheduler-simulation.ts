@@ -96,6 +96,8 @@ export class Simulation {
   /** Make and run a plan, or take a result: false if neither can be done. */
   step(): boolean {
     const plan = this.#inFlight.length <= this.options.ahead ? this.scheduler.schedule() : undefined;
+    const changes = new Set(this.scheduler.takeChanges().map(({ type }) => type));
+    check(!(changes.has("preempted") && changes.has("admitted")), "one made room, and another one took it");
     if (plan) {
       this.#checkPlan(plan);
       this.plans.push(plan);

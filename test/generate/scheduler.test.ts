@@ -241,10 +241,10 @@ describe("prefix caching", () => {
     simulation.expectAllFinished();
   });
 
-  test("what was generated is found too, at once where the host knows it and a step late where it does not", () => {
+  test("what was generated is found too, up to the last token but one", () => {
     for (const ahead of [0, 1]) {
       const simulation = new Simulation({ ahead });
-      const first = simulation.submit(options(10, 20, { eosIds: [] }))!;
+      const first = simulation.submit(options(10, 15, { eosIds: [] }))!;
       simulation.drain();
       const text = [...first.prompt, ...first.output().completions[0]!.tokens];
       const second = simulation.submit(options(1, 2, { prompt: text }))!;
@@ -342,6 +342,19 @@ describe("beams", () => {
     simulation.expectAllFinished();
   });
 
+  test("that lose their places while logits are on their way come back after those, wherever they stand", () => {
+    const simulation = new Simulation({ pages: 10, ahead: 1, prefixCache: false, preemption: "swap" });
+    const first = simulation.submit(options(20, 40, { eosIds: [] }))!;
+    const search = simulation.submit(options(20, 20, { prompt: prompt(20, 2), beams: 2 }))!;
+    while (search.preemptions === 0) simulation.step();
+    expect([search.awaitsLogits, search.hasPending]).toEqual([true, true]);
+    simulation.abort(first);
+    expect(simulation.scheduler.schedule()).toBeUndefined();
+    simulation.drain();
+    expect(search.preemptions).toBe(1);
+    simulation.expectAllFinished();
+  });
+
   test("wait for a step that has room for all of them", () => {
     const simulation = new Simulation({ maxBatchedTokens: 5 });
     simulation.submit(options(3, 8, { n: 2, eosIds: [] }));
@@ -378,6 +391,20 @@ describe("abort", () => {
     while (last.preemptions === 0) simulation.step();
     simulation.abort(last);
     simulation.drain();
+    simulation.expectAllFinished();
+  });
+
+  test("of one whose pages were to go to the host with the next plan: they stay", () => {
+    const simulation = new Simulation({ pages: 6, prefixCache: false, preemption: "swap", ahead: 1 });
+    simulation.submit(options(10, 12, { beams: 2 }));
+    const last = simulation.submit(options(12, 20, { prompt: prompt(12, 2), eosIds: [] }))!;
+    while (last.preemptions === 0) simulation.step();
+    // The beams wait for logits, so there was nothing to plan.
+    expect(simulation.plans.flatMap(({ swapOuts }) => swapOuts)).toEqual([]);
+    expect(last.live[0]!.pagesOnHost).toBeGreaterThan(0);
+    simulation.abort(last);
+    simulation.drain();
+    expect(simulation.plans.flatMap(({ swapOuts }) => swapOuts)).toEqual([]);
     simulation.expectAllFinished();
   });
 

@@ -1,3 +1,5 @@
+import { SCHEDULER_MUTANTS } from "./scheduler-list.ts";
+
 /** A bug to be put into one source file, and the tests that must see it. */
 export interface Mutant {
   /** From the project's root. */
@@ -17,6 +19,8 @@ export const PURE_TESTS = [
   "test/kv/prefix-cache",
   "test/kv/strip-space",
   "test/generate/scheduler",
+  "test/generate/request",
+  "test/generate/beam-search",
 ] as const;
 
 export const MUTANTS: readonly Mutant[] = [
@@ -356,4 +360,5 @@ export const MUTANTS: readonly Mutant[] = [
     breaks: "the policies are confused",
     tests: ["test/kv/strip-space"],
   },
+  ...SCHEDULER_MUTANTS,
 ];
