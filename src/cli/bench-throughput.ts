@@ -31,6 +31,7 @@ import {
   checkDatasetFlags,
   lengthsFor,
   type PlannedLengths,
+  planText,
   type ThroughputFlags,
 } from "./throughput-options.ts";
 import { checkVocabulary, withGpu, withModel } from "./with-gpu.ts";
@@ -62,10 +63,8 @@ async function run(flags: ThroughputFlags): Promise<void> {
         const requests = await workload(model, folder, lines, flags, lengths);
         const description = describeModel(model, folder, flags.dtype, flags.kvDtype);
         const log = (line: string) => process.stderr.write(`quire: ${line}\n`);
-        if (gpu.info.software && lines === undefined)
-          log(
-            `chosen for a CPU: --num-prompts ${requests.length} --input-len ${lengthsText(lengths.inputLen)}, --output-len ${lengthsText(lengths.outputLen)}`,
-          );
+        if (gpu.info.software && lines === undefined && lengths.isChosen)
+          log(`small, for a CPU: ${planText(lengths)}`);
         const engine = await Engine.open(model, { ...engineOptions(flags), log });
         try {
           const warmups = Math.min(requests.length, warmUpSequences(engine, flags));

@@ -121,20 +121,30 @@ export function checkDatasetFlags({ dataset, inputLen, prefixLen }: ThroughputFl
   );
 }
 
+/** How many requests, and of which lengths. */
 export interface PlannedLengths {
   readonly numPrompts: number;
   readonly inputLen: Lengths;
   readonly outputLen: Lengths;
+  /** A flag did not say it. */
+  readonly isChosen: boolean;
 }
 
 /** What the flags say, else what the adapter can do in some seconds. */
 export function lengthsFor(flags: ThroughputFlags, isSoftware: boolean): PlannedLengths {
-  const { numPrompts, inputLen, outputLen } = DEFAULTS[isSoftware ? "software" : "gpu"];
+  const { numPrompts, inputLen, outputLen } = flags;
+  const chosen = DEFAULTS[isSoftware ? "software" : "gpu"];
   return {
-    numPrompts: flags.numPrompts ?? numPrompts,
-    inputLen: flags.inputLen ?? inputLen,
-    outputLen: flags.outputLen ?? outputLen,
+    numPrompts: numPrompts ?? chosen.numPrompts,
+    inputLen: inputLen ?? chosen.inputLen,
+    outputLen: outputLen ?? chosen.outputLen,
+    isChosen: [numPrompts, inputLen, outputLen].includes(undefined),
   };
+}
+
+/** As flags. */
+export function planText({ numPrompts, inputLen, outputLen }: PlannedLengths): string {
+  return `--num-prompts ${numPrompts} --input-len ${lengthsText(inputLen)} --output-len ${lengthsText(outputLen)}`;
 }
 
 /** Parser of a number above 0, or inf. */
