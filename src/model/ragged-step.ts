@@ -183,6 +183,9 @@ export class RaggedStep {
         false,
         `ragged step: ${tokens} tokens of ${pieces.length} sequences with ${samples.length} samples; at least one sequence, at most ${maxSequences} and as many samples, at most ${maxBatchedTokens} tokens`,
       );
+    for (const { seen } of samples)
+      if (seen !== undefined && !this.seen.isOpen(seen))
+        check(false, `ragged step: the row ${seen} of tokens seen is not open`);
     const step = this.bucketOf(tokens, samples.length);
     this.arrays.fill(batch, step.bucket, launch);
     this.launches++;

@@ -369,6 +369,7 @@ test("a batch that cannot be is refused by name, and changes nothing", async () 
   expect(refusal({}, { settings: { temperature: 0, repetitionPenalty: 2, seed: 0 } })).toMatch(
     "no row of tokens seen",
   );
+  expect(refusal({}, { seen: 3 })).toMatch("the row 3 of tokens seen is not open");
   const { launch, result } = step.launch({ pieces: [piece], samples: [sample] });
   expect(launch).toBe(0);
   expect((await result).tokens).toHaveLength(1);
