@@ -31,14 +31,21 @@ export function standardDeviation(values: readonly number[]): number {
  * p / 100 · (n - 1) of the sorted list, counted from 0 (Hyndman and Fan's type 7, the default of NumPy).
  */
 export function percentile(values: readonly number[], p: number): number {
+  return percentiles(values, [p])[0]!;
+}
+
+/** Several percentiles of one list, which is sorted once. */
+export function percentiles(values: readonly number[], ps: readonly number[]): number[] {
   check(values.length > 0, "percentile: no values; it needs at least one");
-  check(p >= 0 && p <= 100, () => `percentile: p is ${p}; it must be from 0 to 100`);
-  const sorted = [...values].sort((a, b) => a - b);
-  const rank = (p / 100) * (sorted.length - 1);
-  const below = Math.floor(rank);
-  const low = sorted[below]!;
-  const high = sorted[Math.min(below + 1, sorted.length - 1)]!;
-  return low + (high - low) * (rank - below);
+  const sorted = Float64Array.from(values).sort();
+  return ps.map((p) => {
+    check(p >= 0 && p <= 100, () => `percentile: p is ${p}; it must be from 0 to 100`);
+    const rank = (p / 100) * (sorted.length - 1);
+    const below = Math.floor(rank);
+    const low = sorted[below]!;
+    const high = sorted[Math.min(below + 1, sorted.length - 1)]!;
+    return low + (high - low) * (rank - below);
+  });
 }
 
 /** The middle value: `percentile(values, 50)`. */

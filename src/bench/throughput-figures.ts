@@ -1,7 +1,7 @@
 // From the requests and steps of a measured workload to the figures of its results. Pure; nothing is rounded.
 import type { RequestOutput } from "../generate/engine-types.ts";
 import { sum } from "../kv/cache.ts";
-import { mean, median, percentile } from "./measure.ts";
+import { mean, percentiles as ranked } from "./measure.ts";
 import type { MeasuredThroughput, TimedStep } from "./throughput.ts";
 import { METRICS, type Metric, percentileName, type ThroughputFigures } from "./throughput-results.ts";
 
@@ -88,14 +88,14 @@ type LatencyName = `${"mean" | "median" | "std" | `p${number}`}_${Metric}_ms`;
 function latencyFigures(samples: Record<Metric, number[]>, percentiles: readonly number[]) {
   const named = METRICS.flatMap((metric): [LatencyName, number | null][] => {
     const values = samples[metric];
-    const figure = (of: (values: readonly number[]) => number) => (values.length > 0 ? of(values) : null);
+    const [median = null, ...others] = values.length > 0 ? ranked(values, [50, ...percentiles]) : [];
     return [
-      [`mean_${metric}_ms`, figure(mean)],
-      [`median_${metric}_ms`, figure(median)],
-      [`std_${metric}_ms`, figure(populationDeviation)],
-      ...percentiles.map((p): [LatencyName, number | null] => [
+      [`mean_${metric}_ms`, values.length > 0 ? mean(values) : null],
+      [`median_${metric}_ms`, median],
+      [`std_${metric}_ms`, values.length > 0 ? populationDeviation(values) : null],
+      ...percentiles.map((p, i): [LatencyName, number | null] => [
         percentileName(p, metric),
-        figure((v) => percentile(v, p)),
+        others[i] ?? null,
       ]),
     ];
   });

@@ -97,8 +97,8 @@ function cumulativeScale(lines: readonly (readonly number[])[]) {
 
 /** The share in percent that is at most x, for each value x, or for some of many. */
 export function cumulative(values: readonly number[]): Point[] {
-  const sorted = [...values].sort((a, b) => a - b);
-  const all = sorted.map((x, i): Point => [x, round((100 * (i + 1)) / sorted.length)]);
+  const sorted = Float64Array.from(values).sort();
+  const all = Array.from(sorted, (x, i): Point => [x, round((100 * (i + 1)) / sorted.length)]);
   const every = Math.ceil(all.length / MOST_POINTS);
   const first: Point[] = all.length > 0 ? [[all[0]![0], 0]] : [];
   return [...first, ...all.filter((_, i) => i % every === every - 1 || i === all.length - 1)];
