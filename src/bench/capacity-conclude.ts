@@ -152,10 +152,17 @@ function caveats(results: MeasuredCapacityResults): string[] {
     lines.push(
       `At the most sequences that a step may have (${options.maxSequences}), so these held less than they could: ${named(full)}.`,
     );
-  const differing = figured.filter((r) => r.measured && r.measured.steps !== r.simulated.steps);
-  if (differing.length > 0 && options.async)
+  const onEngine = figured.filter((r) => r.measured !== null);
+  const differing = onEngine.filter((r) => r.measured!.steps !== r.simulated.steps);
+  if (options.async && differing.length > 0)
     lines.push(
-      "On the engine a step is submitted before the tokens of the one before are known, so its runs have a few steps more than the simulation.",
+      "On the engine a step is submitted before the tokens of the one before are known, so its runs have some steps more than the simulation.",
+    );
+  if (!options.async && onEngine.length > 0)
+    lines.push(
+      differing.length === 0
+        ? "The rows on the engine took the steps of their simulations, one for one."
+        : `The engine did NOT take the steps of its simulation: ${named(differing)}.`,
     );
   if (adapter?.software)
     lines.push(

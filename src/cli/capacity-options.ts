@@ -46,12 +46,12 @@ const DEFAULTS = {
     isSoftware: false,
   },
   software: {
-    numPrompts: 20,
-    inputLen: { kind: "lognormal", mean: 24, sigma: 1 },
-    outputLen: { kind: "lognormal", mean: 16, sigma: 1 },
+    numPrompts: 28,
+    inputLen: { kind: "lognormal", mean: 32, sigma: 1 },
+    outputLen: { kind: "lognormal", mean: 24, sigma: 1 },
     prefixLen: 48,
-    maxSeqLen: 128,
-    strips: 4,
+    maxSeqLen: 256,
+    strips: 3,
     maxBatchedTokens: 256,
     measure: "few",
     isSoftware: true,
@@ -93,7 +93,7 @@ export function addCapacityOptions(command: Command): Command {
     )
     .option(
       "--max-seq-len <tokens>",
-      "most tokens of a request, and the maximum length of a strip (default: the model's context; on the software adapter 128)",
+      "most tokens of a request, and the maximum length of a strip (default: the model's context; on the software adapter 256)",
       integer("--max-seq-len", 2),
     )
     .option(
@@ -137,7 +137,7 @@ export function addCapacityOptions(command: Command): Command {
     )
     .option("--async", "submit a step before the tokens of the one before are known (default: on a GPU)")
     .option("--no-async", "wait for each step's tokens before the next is submitted")
-    .option("--warmup", "run other requests before each measured row (default: on a GPU)")
+    .option("--warmup", "run other requests before each measured row, which compile its kernels (default)")
     .option("--no-warmup", "do not")
     .option("--seed <n>", "same seed, same requests", seed, 0)
     .option(
@@ -182,7 +182,7 @@ export function settle(flags: BenchCapacityFlags, config: ModelConfig, gpu: Gpu 
     preemption: flags.preemption,
     measure: flags.measure ?? open.measure,
     async: flags.async ?? !open.isSoftware,
-    warmup: flags.warmup ?? !open.isSoftware,
+    warmup: flags.warmup ?? true,
     seed: flags.seed,
   };
 }
