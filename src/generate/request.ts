@@ -5,6 +5,9 @@ import { Branch } from "./request-branch.ts";
 import type { SamplingOptions } from "./sampler.ts";
 import { Sequence } from "./sequence.ts";
 
+/** More than any engine runs at once: a wrong number is told before it fills the host's memory. */
+const MAX_WIDTH = 4096;
+
 /** Waiting ones are in the queue: new, or preempted. The last three are over. */
 export type RequestState = "new" | "waiting" | "running" | "finished" | "aborted" | "failed";
 
@@ -147,8 +150,9 @@ const eosIdsOf = ({ eosIds, ignoreEos }: RequestOptions): ReadonlySet<number> =>
   new Set(ignoreEos ? [] : eosIds);
 
 function validate({ n = 1, beams = 1, priority = 0, sampling, stops = [] }: RequestOptions): void {
-  want("n", n, Number.isSafeInteger(n) && n >= 1, "an integer of at least 1");
-  want("beams", beams, Number.isSafeInteger(beams) && beams >= 1, "an integer of at least 1 (1 is off)");
+  const isWidth = (value: number) => Number.isInteger(value) && value >= 1 && value <= MAX_WIDTH;
+  want("n", n, isWidth(n), `an integer from 1 to ${MAX_WIDTH}`);
+  want("beams", beams, isWidth(beams), `an integer from 1 (off) to ${MAX_WIDTH}`);
   want("priority", priority, Number.isFinite(priority), "a finite number; lower ones come first");
   if (beams === 1) return;
   want("n", n, n === 1, "1 with beams: a search gives as many sequences as it has beams");

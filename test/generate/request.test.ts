@@ -120,9 +120,10 @@ describe("refused", () => {
       "the prompt has 20 tokens; a context of 20 leaves no room for a new one: shorten the prompt to 19 tokens or fewer",
     ],
     [{ maxNewTokens: 0 }, "maxNewTokens is 0; it must be an integer of at least 1"],
-    [{ n: 0 }, "n is 0; it must be an integer of at least 1"],
-    [{ n: 1.5 }, "n is 1.5; it must be an integer of at least 1"],
-    [{ beams: 0 }, "beams is 0; it must be an integer of at least 1 (1 is off)"],
+    [{ n: 0 }, "n is 0; it must be an integer from 1 to 4096"],
+    [{ n: 1.5 }, "n is 1.5; it must be an integer from 1 to 4096"],
+    [{ n: 1e9 }, "n is 1000000000; it must be an integer from 1 to 4096"],
+    [{ beams: 0 }, "beams is 0; it must be an integer from 1 (off) to 4096"],
     [{ beams: 2, n: 2 }, "n is 2; it must be 1 with beams: a search gives as many sequences as it has beams"],
     [
       { beams: 2, sampling: { ...greedy, temperature: 1 } },

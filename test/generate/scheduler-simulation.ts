@@ -17,6 +17,7 @@ export interface SimulationOptions extends Omit<SchedulerOptions, "clock"> {
   readonly pageSize: number;
   readonly prefixCache: boolean;
   readonly watermark: number;
+  readonly contextLength: number;
   /** Plans that may be made before the result of the first of them has come. */
   readonly ahead: number;
 }
@@ -31,13 +32,21 @@ export const DEFAULTS: SimulationOptions = {
   maxBatchedTokens: 64,
   chunkedPrefill: true,
   preemption: "recompute",
+  contextLength: CONTEXT,
   ahead: 0,
 };
 
-function makeSpace({ layout, pages, pageSize, prefixCache, watermark }: SimulationOptions): KvSpace {
+function makeSpace({
+  layout,
+  pages,
+  pageSize,
+  prefixCache,
+  watermark,
+  contextLength,
+}: SimulationOptions): KvSpace {
   if (layout === "pages") return new PagedSpace({ pages, pageSize, prefixCache, watermark });
   const policy = layout === "strips-max" ? "max" : "exact";
-  return new StripSpace({ slots: pages * pageSize, policy, maxLength: CONTEXT });
+  return new StripSpace({ slots: pages * pageSize, policy, maxLength: contextLength });
 }
 
 interface InFlight {
@@ -72,7 +81,7 @@ export class Simulation {
 
   /** Undefined if it is refused. */
   submit(options: RequestOptions): Request | undefined {
-    const request = new Request(this.#ids++, options, CONTEXT);
+    const request = new Request(this.#ids++, options, this.options.contextLength);
     try {
       this.scheduler.add(request);
     } catch (error) {
@@ -123,7 +132,7 @@ export class Simulation {
     for (const [request, options] of this.submitted) {
       const { completions } = request.output();
       if (request.state === "aborted" && request.search) continue;
-      const wanted = alone(options, CONTEXT);
+      const wanted = alone(options, this.options.contextLength);
       if (request.state === "aborted")
         completions.forEach(({ tokens }, i) => {
           expect(tokens).toEqual(wanted[i]!.tokens.slice(0, tokens.length));

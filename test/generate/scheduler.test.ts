@@ -218,6 +218,24 @@ describe("preemption", () => {
     simulation.expectAllFinished();
   });
 
+  test.each(
+    [80, 120, 200].flatMap((pages) =>
+      (["recompute", "swap"] as const).flatMap((preemption) =>
+        [true, false].map((chunkedPrefill) => ({ pages, preemption, chunkedPrefill })),
+      ),
+    ),
+  )("64 prompts, 128 tokens each, $pages pages, $preemption, chunked prefill $chunkedPrefill", (cell) => {
+    const limits = { contextLength: 256, maxSequences: 64, maxBatchedTokens: 256, ahead: 1, watermark: 0.01 };
+    const simulation = new Simulation({ ...cell, ...limits }, false);
+    for (let i = 0; i < 64; i++)
+      simulation.submit(options(1, 128, { prompt: prompt(1 + ((i * 13) % 60), i % 16), eosIds: [] }));
+    simulation.drain();
+    const { preemptions, swappedPages } = simulation.scheduler.stats;
+    expect(preemptions).toBeGreaterThan(0);
+    expect(swappedPages > 0).toBe(cell.preemption === "swap");
+    simulation.expectAllFinished();
+  });
+
   test("strips never preempt: all a sequence needs is its own from the beginning", () => {
     for (const layout of ["strips-max", "strips-exact"] as const) {
       const simulation = new Simulation({ layout, pages: 20 });
