@@ -1,4 +1,4 @@
-// From the steps of a run to the figures of the table. Pure; nothing is rounded. docs/experiment.md explains each figure.
+// From the steps of a run to the figures of the table. Pure; nothing is rounded.
 import { check } from "../check.ts";
 
 /** The state in which a step runs: everything is handed out for it, nothing given back after it. Counts are slots or requests. */

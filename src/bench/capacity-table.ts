@@ -35,7 +35,8 @@ export const COLUMNS_NOTE =
   "At once: sequences that run, mean over the steps in which requests wait for memory (or, if none ever does, the peak). × max: over strips of maximum length. " +
   "Waste: reserved and not used, of the reserved. External: free, but the next request does not fit, of the budget. " +
   "Idle: all of the budget that holds no token. Found: prompt tokens that the prefix cache had. " +
-  "Tokens/s: new tokens, on the engine; all else is simulated step by step, exact on every machine.";
+  "Tokens/s: new tokens, on the engine; all else is simulated step by step, exact on every machine. " +
+  "Pages are whole, and the first one is nobody's (padding writes there): what that leaves of the budget is lost to them, and strips have all of it.";
 
 /** The rows of one mix; the layout's name first. A layout that was refused has nothing but that. */
 export function capacityCells(results: CapacityResults, mix: Mix): string[][] {

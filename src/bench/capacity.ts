@@ -1,5 +1,5 @@
 // The capacity experiment: the same requests under the same KV budget, with every layout; simulated for exact figures of memory,
-// and run by the engine for figures of time. docs/experiment.md explains what each figure means.
+// and run by the engine for figures of time. capacity-figures.ts says what each figure means.
 import { setImmediate } from "node:timers/promises";
 import { DeviceLost } from "../gpu/errors.ts";
 import type { Gpt2 } from "../model/gpt2.ts";

@@ -46,9 +46,9 @@ const DEFAULTS = {
     isSoftware: false,
   },
   software: {
-    numPrompts: 28,
+    numPrompts: 20,
     inputLen: { kind: "lognormal", mean: 32, sigma: 1 },
-    outputLen: { kind: "lognormal", mean: 24, sigma: 1 },
+    outputLen: { kind: "lognormal", mean: 20, sigma: 1 },
     prefixLen: 48,
     maxSeqLen: 256,
     strips: 3,
