@@ -1,8 +1,8 @@
 import process from "node:process";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Gpu } from "../../src/gpu/gpu.ts";
-import { CACHE_MODES } from "../../src/kv/cache.ts";
 import {
+  allLogits,
   lastLogits,
   loadNovels,
   type Novels,
@@ -43,40 +43,47 @@ describe.each(["en", "zh"] as const)("novels-%s", (language) => {
     expect(novelsIds(novels)).toEqual(novels.json.prompts.map(() => null));
   });
 
-  describe.each(CACHE_MODES)("cache %s", (mode) => {
-    it("the logits after all prompts, computed as one ragged batch", async () => {
-      for (const { maxAbs, nmse } of await novelsLogits(novels, mode)) {
-        expect(maxAbs).toBeLessThanOrEqual(LOGITS.maxAbs);
-        expect(nmse).toBeLessThanOrEqual(LOGITS.nmse);
-        largestError = Math.max(largestError, maxAbs);
-      }
-    });
-
-    // Without a cache a step computes everything again, so it takes 16. The test after this one shows all 64 choices of all
-    // prompts in every mode, with the same kernels.
-    const batch = mode === "none" ? 16 : 64;
-    it(`${batch} greedy tokens of all prompts, a batch that goes step by step`, SLOW, async () => {
-      const wanted = novels.json.prompts.map(() => null);
-      expect(await novelsGreedy(novels, mode, { count: batch })).toEqual(wanted);
-    });
-    it("64 greedy tokens of all prompts, chosen in one step that is given them", async () => {
-      expect(await novelsChoices(novels, mode)).toEqual(novels.json.prompts.map(() => null));
-    });
-
-    // 12 seconds each: for one of the models in every mode, for the other in one.
-    if (language === "en" || mode === "paged")
-      it("the perplexity of the first window", SLOW, async () => {
-        const { count, relativeError } = await novelsPerplexity(novels, mode);
-        expect(count).toBe(1024);
-        expect(relativeError).toBeLessThanOrEqual(PERPLEXITY);
-      });
-  });
-
-  it("the modes give the same bits", async () => {
+  it("the logits after all prompts, computed as one ragged batch: golden, and the same bits in every mode", async () => {
     const prompts = novels.json.prompts.map((p) => p.ids);
+    for (const { maxAbs, nmse } of await novelsLogits(novels, "none")) {
+      expect(maxAbs).toBeLessThanOrEqual(LOGITS.maxAbs);
+      expect(nmse).toBeLessThanOrEqual(LOGITS.nmse);
+      largestError = Math.max(largestError, maxAbs);
+    }
     const none = await lastLogits(novels.model, "none", prompts);
     expect(await lastLogits(novels.model, "contiguous", prompts)).toEqual(none);
     expect(await lastLogits(novels.model, "paged", prompts)).toEqual(none);
+  });
+
+  it.each(["contiguous", "paged"] as const)(
+    "64 greedy tokens of all prompts, cache %s",
+    SLOW,
+    async (mode) => {
+      expect(await novelsGreedy(novels, mode)).toEqual(novels.json.prompts.map(() => null));
+    },
+  );
+
+  // Without a cache a step computes everything again, so it takes a few, and one step that is given all 64 tokens shows the
+  // other choices.
+  it("64 greedy tokens of all prompts, cache none: chosen step by step, and in one step that is given them", async () => {
+    const wanted = novels.json.prompts.map(() => null);
+    expect(await novelsGreedy(novels, "none", { count: 4 })).toEqual(wanted);
+    expect(await novelsChoices(novels, "none")).toEqual(wanted);
+  });
+
+  it("the perplexity of the first window, a full context", SLOW, async () => {
+    const { count, relativeError } = await novelsPerplexity(novels, "paged");
+    expect(count).toBe(1024);
+    expect(relativeError).toBeLessThanOrEqual(PERPLEXITY);
+  });
+
+  // A window of 1,024 takes 10 seconds in each mode. Attention over contexts of 1,024 has the same bits in strips and in
+  // pages too: test/ops/paged-attention.test.ts.
+  it("160 tokens of the window, more than a chunk of 128, have the same bits in every mode", async () => {
+    const ids = novels.json.perplexity.ids.slice(0, 160);
+    const none = await allLogits(novels.model, "none", ids);
+    expect(await allLogits(novels.model, "contiguous", ids)).toEqual(none);
+    expect(await allLogits(novels.model, "paged", ids)).toEqual(none);
   });
 
   it("no choice between two tokens is closer than the error of the logits", () => {
