@@ -15,6 +15,9 @@ export const MIX_NAMES: Record<Mix, string> = {
   "shared-prefix": "Shared prefix",
 };
 
+/** With more slots a page map is too large to be drawn, and too fine to be read. */
+export const MOST_MAPPED_SLOTS = 2 ** 18;
+
 /** One way to hand out the memory. */
 export interface CapacityLayout {
   readonly layout: KvLayout;

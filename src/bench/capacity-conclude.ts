@@ -1,5 +1,5 @@
 /** Sentences about the figures of the capacity experiment. Each is computed, and none claims more than the figures show. */
-import { layoutName } from "./capacity-cases.ts";
+import { layoutName, MOST_MAPPED_SLOTS } from "./capacity-cases.ts";
 import {
   CAPACITY_SCHEMA,
   type CapacityMix,
@@ -163,6 +163,10 @@ function caveats(results: MeasuredCapacityResults): string[] {
       differing.length === 0
         ? "The rows on the engine took the steps of their simulations, one for one."
         : `The engine did NOT take the steps of its simulation: ${named(differing)}.`,
+    );
+  if (options.kvTokens > MOST_MAPPED_SLOTS)
+    lines.push(
+      `No page map: ${formatCount(options.kvTokens)} slots are too many to be seen; at most ${formatCount(MOST_MAPPED_SLOTS)}.`,
     );
   if (adapter?.software)
     lines.push(

@@ -1,5 +1,5 @@
 // One row of the capacity experiment with a model: the same requests as the simulation, on the engine.
-import { check } from "../check.ts";
+import { BadInput } from "../check.ts";
 import { Engine } from "../generate/engine.ts";
 import { slotBytes } from "../kv/cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
@@ -50,10 +50,11 @@ export async function measureLayout(
   });
   try {
     const total = usableTokens(layout, budget);
-    check(
-      engine.memory.tokens === total,
-      () => `bench capacity: the engine holds ${engine.memory.tokens} tokens, the simulation ${total}`,
-    );
+    if (engine.memory.tokens !== total)
+      throw new BadInput(
+        `the budget is ${budget.kvTokens} slots, of which ${total} can be had; this GPU's buffers hold ${engine.memory.tokens}: ` +
+          "lower --kv-tokens or --kv-memory, or use --kv-dtype f16",
+      );
     const run = async (workload: readonly WorkloadRequest[]) => {
       const measured = await measureThroughput(engine, workload, { ...GREEDY, signal });
       if (measured.error) throw measured.error;

@@ -154,8 +154,3 @@ export function rowsOf(results: Pick<CapacityResults, "rows">, mix: CapacityRow[
 
 /** A row whose layout could hold the requests. */
 export type FiguredRow = CapacityRow & { simulated: CapacityFigures };
-
-/** Sequences at once, as the table and the sentences count them: the mean while requests wait. */
-export function sequencesOf(row: FiguredRow): number {
-  return row.simulated.meanSequences;
-}

@@ -10,6 +10,7 @@ import {
   layoutsOf,
   MIX_NAMES,
   type Mix,
+  MOST_MAPPED_SLOTS,
   refusalOf,
   spaceOf,
   usableTokens,
@@ -190,13 +191,14 @@ function timelineOf(steps: readonly CapacityStep[]): CapacityTimeline {
   };
 }
 
-/** The page map of a mix; nothing when fewer than two of its layouts could hold the requests. */
+/** The page map of a mix; nothing when fewer than two of its layouts could hold the requests, or the budget is too large to be seen. */
 async function pageMap(
   mix: Mix,
   requests: readonly WorkloadRequest[],
   runs: readonly CapacityRun[],
   options: CapacityOptions,
 ): Promise<PageMap | undefined> {
+  if (options.budget.kvTokens > MOST_MAPPED_SLOTS) return undefined;
   const shown = mappedLayouts(mix, options.pageSizes).flatMap((layout) => {
     const run = runs.find(({ row }) => row.mix === mix && isOf(row, layout));
     return run && run.row.simulated !== null ? [{ layout, steps: run.steps.length }] : [];

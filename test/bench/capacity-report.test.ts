@@ -152,6 +152,9 @@ describe("the conclusion", () => {
     expect(find("Nobody waited for memory", easy)).toBeDefined();
     const full = concludeCapacity({ ...results, options: { ...results.options, maxSequences: 6 } });
     expect(find("At the most sequences that a step may have (6)", full)).toContain("strips, maximum length");
+    const huge = { ...results, options: { ...results.options, kvTokens: 2 ** 18 + 1 } };
+    expect(find("No page map: 262,145 slots are too many", concludeCapacity(huge))).toBeDefined();
+    expect(find("No page map")).toBeUndefined();
     expect(find("The adapter is software")).toBeDefined();
     expect(
       find("The experiment is incomplete: x", concludeCapacity({ ...results, incomplete: "x" })),

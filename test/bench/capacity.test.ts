@@ -320,6 +320,16 @@ describe("runCapacity", () => {
     expect(maps).toEqual([]);
   });
 
+  test("draws no map of more slots than can be seen, nor where a layout has nothing beside it", async () => {
+    const budget = (kvTokens: number) => ({ ...OPTIONS.budget, kvTokens });
+    expect((await experiment({ budget: budget(2 ** 18 + 1) })).maps).toEqual([]);
+    expect((await experiment({ budget: budget(2 ** 18), pageSizes: [256] })).maps).toHaveLength(2);
+    const few = await experiment({ pageSizes: [256] });
+    expect(few.maps.map((m) => m.panels.map((p) => p.title))).toEqual([
+      ["strips, maximum length", "strips, exact length"],
+    ]);
+  });
+
   test("tells how far it is, up to the end", async () => {
     const told: string[] = [];
     await experiment({ onRow: (done, total, note) => told.push(`${done}/${total} ${note}`) });
