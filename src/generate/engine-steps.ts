@@ -124,7 +124,10 @@ export class EngineSteps {
     const slotRow = this.#space.slotRow(holding);
     const last = tokens.at(-1)!;
     if (typeof last === "number") return { tokens: tokens as readonly number[], position, slotRow };
-    return { tokens: [...(tokens.slice(0, -1) as number[]), this.#forwarded(last)], position, slotRow };
+    const forwarded = this.#forwarded(last);
+    // Nearly always it is alone.
+    const all = tokens.length === 1 ? [forwarded] : [...(tokens.slice(0, -1) as number[]), forwarded];
+    return { tokens: all, position, slotRow };
   }
 
   /** A token that only the GPU knows: which launch has it. */

@@ -28,6 +28,7 @@ interface Report {
     readonly op: Difference;
     readonly logits: PerMode<Difference>;
     readonly greedy: PerMode<number[]>;
+    readonly engine: number[][];
   };
   readonly novels: {
     readonly ids: (IdDifference | null)[];
@@ -54,6 +55,7 @@ describe.skipIf(missing)(`the tour on Deno${missing ? ` (skipped: ${missing})` :
 
       expect(tiny.op.maxAbs).toBeLessThanOrEqual(1e-6);
       expect(tiny.greedy.none).toHaveLength(16);
+      expect(tiny.engine).toEqual([tiny.greedy.none, tiny.greedy.none]);
       expect(novels.ids).toEqual([null, null]);
       for (const mode of CACHE_MODES) {
         expect(tiny.logits[mode].maxAbs).toBeLessThanOrEqual(2e-4);

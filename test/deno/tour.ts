@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import process from "node:process";
+import { Engine } from "../../src/generate/engine.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { CACHE_MODES, type CacheMode } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
@@ -55,8 +56,20 @@ async function tiny(on: Gpu) {
     difference(await allLogits(model, mode, ids), golden.floats("logits")),
   );
   const greedy = await eachMode(async (mode) => (await greedyTokens(model, mode, [ids], 16))[0]!);
+  const engine = await engineTokens(model, ids, 16);
   model.free();
-  return { op, logits, greedy };
+  return { op, logits, greedy, engine };
+}
+
+/** Greedy tokens from an Engine, of two samples that share the prompt. */
+async function engineTokens(model: Gpt2, ids: readonly number[], maxNewTokens: number) {
+  const engine = await Engine.open(model, { kvPages: 8 });
+  const tokens: (readonly number[])[] = [];
+  const options = { temperature: 0, seed: 0, maxNewTokens, n: 2, ignoreEos: true };
+  for await (const { completions } of engine.generate([ids], options))
+    tokens.push(...completions.map((completion) => completion.tokens));
+  await engine.close();
+  return tokens;
 }
 
 /** Greedy tokens of one prompt alone, and 16 without a cache: more would take the software adapter long. */
