@@ -139,7 +139,7 @@ const fixed = z.object({
     input_len: z.string().nullable(),
     output_len: z.string(),
     prefix_len: count,
-    /** Sequences of the warm-up. */
+    /** Requests of the warm-up. */
     num_warmups: count,
     percentiles: z.array(percent),
     ignore_eos: z.boolean(),

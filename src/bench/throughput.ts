@@ -166,6 +166,24 @@ function requestOptions(request: WorkloadRequest, index: number, options: Throug
   return { prompt, maxNewTokens: outputLen, sampling, sequenceId: index, ignoreEos, eosIds, priority, salt };
 }
 
+/**
+ * The first `count` requests with other tokens and all at once: after them the engine has met most sizes of batch that the measured
+ * ones have, and its prefix cache knows nothing of their prompts.
+ */
+export function rehearsal(
+  requests: readonly WorkloadRequest[],
+  count: number,
+  vocabSize: number,
+): WorkloadRequest[] {
+  return requests
+    .slice(0, count)
+    .map((request) => ({ ...request, prompt: otherTokens(request.prompt, vocabSize), arrival: 0 }));
+}
+
+function otherTokens(prompt: readonly number[], vocabSize: number): number[] {
+  return prompt.map((id) => (id + 1) % vocabSize);
+}
+
 /** What a warm-up needs to know of the engine and the model. */
 export interface WarmUpShape {
   /** Sequences that the measured requests may run at once. 0: no warm-up. */
@@ -175,15 +193,14 @@ export interface WarmUpShape {
 }
 
 /**
- * Two rounds of requests after which the engine has met what the measured ones will ask of it: batches of every size, as half of
- * the sequences end with each step; then prompts as they are, for a step as full as it gets and more. Their tokens are others, so
- * the prefix cache knows nothing of the measured prompts.
+ * A shorter warm-up than `rehearsal`, where many engines are measured: two rounds of requests with other tokens. First batches of
+ * every size, as half of the sequences end with each step; then prompts as they are, for a step as full as it gets and more.
  */
 export function warmUpRounds(requests: readonly WorkloadRequest[], shape: WarmUpShape): WorkloadRequest[][] {
   const { sequences, maxBatchedTokens, vocabSize } = shape;
   const count = Math.min(sequences, requests.length);
   if (count === 0) return [];
-  const others = requests.slice(0, count).map((r) => r.prompt.map((id) => (id + 1) % vocabSize));
+  const others = requests.slice(0, count).map((r) => otherTokens(r.prompt, vocabSize));
   // All in one step, so that none has ended before the last begins.
   const each = Math.max(1, Math.floor(maxBatchedTokens / count));
   const batches = others.map((prompt, i) => ({

@@ -6,8 +6,8 @@ import { environment } from "../bench/environment.ts";
 import {
   type MeasuredThroughput,
   measureThroughput,
+  rehearsal,
   type ThroughputOptions,
-  warmUpRounds,
 } from "../bench/throughput.ts";
 import { completeThroughput } from "../bench/throughput-conclude.ts";
 import { writeThroughput } from "../bench/throughput-report.ts";
@@ -67,7 +67,7 @@ async function run(flags: ThroughputFlags): Promise<void> {
           log(`small, for a CPU: ${planText(lengths)}`);
         const engine = await Engine.open(model, { ...engineOptions(flags), log });
         try {
-          const warmups = Math.min(requests.length, warmUpSequences(engine, flags));
+          const warmups = warmUpCount(requests, engine, flags);
           const measured = await measure(model, engine, requests, warmups, flags, signal);
           const results = completeThroughput(measured, {
             run: describeRun(requests, flags),
@@ -115,29 +115,27 @@ async function measure(
     maxConcurrency: flags.maxConcurrency,
     signal,
   };
-  const shape = {
-    sequences: warmups,
-    maxBatchedTokens: engine.settings.maxBatchedTokens,
-    vocabSize: config.vocabSize,
+  const run = (some: readonly WorkloadRequest[], what: string) => {
+    const bar = progressBar(what);
+    const onProgress = (done: number, total: number, running: number) =>
+      bar.show(done, total, `${running} running`);
+    return measureThroughput(engine, some, { ...options, onProgress }).finally(bar.stop);
   };
-  for (const round of warmUpRounds(requests, shape)) {
-    const { error } = await measureThroughput(engine, round, options);
-    if (error) throw error;
-  }
+  const { error } = await run(rehearsal(requests, warmups, config.vocabSize), "requests of the warm-up");
+  if (error) throw error;
   gpu.memory.resetPeak();
-  const bar = progressBar("requests");
-  const measured = await measureThroughput(engine, requests, {
-    ...options,
-    onProgress: (done, total, running) => bar.show(done, total, `${running} running`),
-  }).finally(bar.stop);
+  const measured = await run(requests, "requests");
   if (measured.steps.length === 0) throw measured.error ?? new BadInput(measured.refused[0]!.reason);
   return measured;
 }
 
-/** As many as may run at once. */
-function warmUpSequences({ settings }: Engine, { numWarmups, maxConcurrency }: ThroughputFlags): number {
-  const most = Math.min(settings.maxSequences, maxConcurrency ?? Number.POSITIVE_INFINITY);
-  return Math.min(numWarmups ?? most, most);
+/** Some of the first requests: twice as many as run at once show how they come, go and end. */
+function warmUpCount(
+  requests: readonly WorkloadRequest[],
+  { settings }: Engine,
+  flags: ThroughputFlags,
+): number {
+  return Math.min(requests.length, flags.numWarmups ?? 2 * settings.maxSequences);
 }
 
 async function workload(

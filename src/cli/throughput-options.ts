@@ -91,7 +91,7 @@ export function addThroughputOptions(command: Command): Command {
     )
     .option(
       "--num-warmups <n>",
-      "sequences that run before the measuring (default: as many as may run at once)",
+      "requests that run before the measuring, with other tokens (default: twice --max-sequences)",
       integer("--num-warmups", 0, 100_000),
     )
     .option("--percentiles <list>", "of each latency, separated by commas", percentileList, PERCENTILES)

@@ -8,6 +8,7 @@ import { chartSvg } from "../../src/bench/chart-svg.ts";
 import {
   type MeasuredThroughput,
   measureThroughput,
+  rehearsal,
   type ThroughputOptions,
   type TimedStep,
   warmUpRounds,
@@ -130,7 +131,16 @@ describe("measuring", () => {
 });
 
 describe("the warm-up", () => {
-  test("meets every size of batch once, then fills a step with prompts", async () => {
+  test("rehearses the first requests with other tokens, all at once", () => {
+    const workload = requests([3, 5], [4, 6], [5, 7]).map((r, i) => ({ ...r, arrival: i }));
+    expect(rehearsal(workload, 2, 131)).toEqual([
+      { prompt: [2, 2, 2], outputLen: 5, arrival: 0 },
+      { prompt: [2, 2, 2, 2], outputLen: 6, arrival: 0 },
+    ]);
+    expect(rehearsal(workload, 0, 131)).toEqual([]);
+  });
+
+  test("in short meets every size of batch once, then fills a step with prompts", async () => {
     const workload = requests(...Array.from({ length: 20 }, (): [number, number] => [50, 30]));
     const [batches, prompts] = warmUpRounds(workload, {
       sequences: 16,
