@@ -5,12 +5,16 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 const LONG = [
   "golden-novels",
   "batch-runner",
-  "sample",
+  "ops/sample",
+  "cli/bench-kv",
   "decode-step",
-  "matvec",
+  "int8",
   "norm-head",
-  "deno.test",
-  "shaders.test",
+  "generate-faults",
+  "cli/generate",
+  "bench/shaders",
+  "deno/",
+  "tokenizer.test",
 ];
 
 class LongestFirst extends BaseSequencer {

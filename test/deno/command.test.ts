@@ -52,10 +52,14 @@ describe.skipIf(missing)(`quire on Deno${missing ? ` (skipped: ${missing})` : ""
 
   it("a signal to the process that was started reaches the one that works, which ends in good order", async () => {
     let killed = false;
-    const { out, err, code } = await quire(["generate", "It", "-n", "900"], "", (kill) => {
-      if (!killed) kill();
-      killed = true;
-    });
+    const { out, err, code } = await quire(
+      ["generate", "It", "-n", "900", "--temperature", "0"],
+      "",
+      (kill) => {
+        if (!killed) kill();
+        killed = true;
+      },
+    );
     expect(code).toBe(130);
     expect(out.endsWith("\n")).toBe(true);
     expect(err).toContain("ended by Ctrl-C");
