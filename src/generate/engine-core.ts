@@ -94,6 +94,7 @@ export class EngineCore {
     while (this.#steps.inFlight < ahead && !this.#closed) {
       const begun = this.now;
       this.#moment = begun;
+      this.#forgetLost(this.#steps.takeLost());
       const plan = this.#scheduler.schedule();
       this.#tell(this.#scheduler.takeChanges());
       this.#moment = undefined;
@@ -120,6 +121,14 @@ export class EngineCore {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#steps.close();
+  }
+
+  /** Preempted requests whose pages did not arrive on the host are computed again. */
+  #forgetLost(owners: readonly number[]): void {
+    if (owners.length === 0) return;
+    for (const { state, live } of this.#scheduler.requests)
+      if (state === "waiting" && live.some(({ owner }) => owners.includes(owner)))
+        for (const branch of live) branch.reset();
   }
 
   /** Wait for a step's tokens, and tell what came of them. */

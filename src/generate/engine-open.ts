@@ -1,3 +1,5 @@
+import { sizeClass } from "../gpu/memory.ts";
+import { slotBytes } from "../kv/cache.ts";
 import type { KvSpace } from "../kv/kv-space.ts";
 import { PagedSpace } from "../kv/page-space.ts";
 import { StripSpace } from "../kv/strip-space.ts";
@@ -21,11 +23,14 @@ export interface EngineParts {
   readonly tokenizer: Tokenizer | undefined;
 }
 
+/** For lists of pages to move, and params of the kernels that move them. */
+const MOVE_BYTES = 2 ** 18;
+
 /** Share out the memory and take it. Throws BadInput on options that cannot be or too small a budget, OutOfMemory. */
 export async function openParts(model: Gpt2, options: EngineOptions): Promise<EngineParts> {
   const { gpu, config } = model;
   const settings = engineSettings(options, config.contextLength, gpu.forms);
-  const { layout, pageSize, kvDtype, maxSequences, maxBatchedTokens, maxSeqLen } = settings;
+  const { layout, pageSize, kvDtype, maxSequences, maxBatchedTokens, maxSeqLen, preemption } = settings;
   const step = {
     layout: layout === "pages" ? "pages" : "strips",
     pageSize,
@@ -36,13 +41,16 @@ export async function openParts(model: Gpt2, options: EngineOptions): Promise<En
   } as const;
   // What is only kept for reuse is no part of what is taken.
   gpu.trim();
+  const shape = model.cacheShape(kvDtype);
+  // One sequence at a time on its way to the host: where there is no room for more, they are computed again.
+  const swapBytes = preemption === "swap" ? sizeClass(maxSeqLen * slotBytes(shape)) : 0;
   const limits = {
     before: gpu.memory.current,
-    stepBytes: RaggedStep.footprint(model, step).total,
+    stepBytes: RaggedStep.footprint(model, step).total + MOVE_BYTES + swapBytes,
     budget: gpu.memory.budget,
     maxBindingBytes: gpu.maxBindingBytes,
   };
-  const memory = planMemory(settings, model.cacheShape(kvDtype), limits);
+  const memory = planMemory(settings, shape, limits);
   if (options.log) for (const line of memoryLines(memory, settings, limits)) options.log(line);
   const space = makeSpace(settings, memory);
   const device = await RaggedStep.open(model, { ...step, slots: space.slots });

@@ -1,4 +1,5 @@
 import { check } from "../check.ts";
+import { OutOfMemory } from "../gpu/errors.ts";
 import type { KvSpace } from "../kv/kv-space.ts";
 import type { HostPages } from "../model/page-moves.ts";
 import type {
@@ -38,6 +39,8 @@ export class EngineSteps {
   /** Contents of the pages of swapped sequences, in the order of positions. */
   readonly #onHost = new Map<number, Promise<HostPages>>();
   readonly #seen = new Map<number, number>();
+  /** Sequences whose pages did not arrive, because there was no room for staging buffers. */
+  #lost: number[] = [];
 
   /** `historyOf` tells the tokens of a sequence so far: asked when one with a repetition penalty gets its row. */
   constructor(device: StepDevice, space: KvSpace, historyOf: (owner: number) => readonly number[]) {
@@ -48,6 +51,13 @@ export class EngineSteps {
 
   get inFlight(): number {
     return this.#flights.length;
+  }
+
+  /** Sequences whose pages are on the host no more since the last call: they must be computed again. */
+  takeLost(): readonly number[] {
+    const lost = this.#lost;
+    if (lost.length > 0) this.#lost = [];
+    return lost;
   }
 
   /** Take the oldest step, to await its result. */
@@ -115,9 +125,11 @@ export class EngineSteps {
 
   #swapOut(owner: number, pages: readonly number[]): void {
     const contents = this.#device.readPages(pages);
-    // A failure is told to whoever wants the pages back; until then it must not count as unhandled.
-    contents.catch(() => {});
     this.#onHost.set(owner, contents);
+    // Another failure is told to whoever wants the pages back; until then it must not count as unhandled.
+    contents.catch((error: unknown) => {
+      if (error instanceof OutOfMemory) this.#lost.push(owner);
+    });
   }
 
   #pieceOf({ holding, position, tokens }: PlanPiece): RaggedPiece {

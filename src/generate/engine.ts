@@ -145,7 +145,7 @@ export class Engine {
     while (!signal?.aborted && (await this.step()));
   }
 
-  /** Call `listener` with every event from now on; the function returned ends that. */
+  /** Call `listener` with every event from now on; the function returned ends that. What it throws is a failure of the step. */
   on(listener: EngineListener): () => void {
     return this.#core.events.on(listener);
   }

@@ -297,6 +297,19 @@ describe("failure and close", () => {
     expect(() => engine.submit(request())).toThrow("engine: it is closed");
   });
 
+  test("pages that find no room on their way to the host are computed again", async () => {
+    const { engine, device } = open({ kvPages: 8, preemption: "swap", watermark: 0 });
+    device.refusedReads = 2;
+    const prompts = Array.from({ length: 4 }, (_, i) => [i, 1, 2]);
+    const outputs: (readonly number[])[] = [];
+    for await (const output of engine.generate(prompts, { ...GREEDY, maxNewTokens: 50 }))
+      outputs[output.promptIndex] = output.completions[0]!.tokens;
+    expect(outputs).toEqual(prompts.map((_, i) => tokensOfSequence(i, 50)));
+    const { swappedPages, recomputedTokens } = engine.metrics();
+    expect([swappedPages > 0, recomputedTokens > 0]).toEqual([true, true]);
+    expectEmpty(engine);
+  });
+
   test("a listener that was taken off hears nothing more", async () => {
     const { engine } = open();
     const listener = vi.fn();

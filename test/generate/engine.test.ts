@@ -1,3 +1,4 @@
+import process from "node:process";
 import { afterAll, describe, expect, test } from "vitest";
 import { BadInput } from "../../src/check.ts";
 import { Engine } from "../../src/generate/engine.ts";
@@ -11,6 +12,10 @@ import { cacheFor, TINY, tokensOf } from "../model/tiny.ts";
 import { loadLongTiny } from "./long-tiny.ts";
 
 // The engine with a model, of random weights.
+//
+//   QUIRE_FULL=1 npx vitest run test/generate/engine.test      10,000 requests
+
+const REQUESTS = process.env.QUIRE_FULL === undefined ? 40 : 10_000;
 
 const gpu = await openTestGpu();
 const model = await loadLongTiny(gpu, 10);
@@ -105,8 +110,8 @@ test("n samples share the prompt's pages, and each is the sample of its number a
     off();
     const samples = output!.completions.map(({ tokens }) => tokens);
     expect(new Set(samples.map(String)).size).toBe(4);
-    // Two full pages of the prompt once; its last 8 tokens and the 10 fed back before the last step take two pages in each sample.
-    expect([reserved, logical]).toEqual([(2 + 4 * 2) * 16, 4 * 50]);
+    // Two full pages of the prompt once; its last 8 tokens and the 11 that are fed back take two pages in each sample.
+    expect([reserved, logical]).toEqual([(2 + 4 * 2) * 16, 4 * 51]);
     for (const [i, sample] of samples.entries()) {
       const [single] = await all(engine, [prompt], { ...options, n: 1, sequenceId: 5 + i });
       expect(single!.completions[0]!.tokens).toEqual(sample);
@@ -132,6 +137,26 @@ test("of a shared prefix of 512 tokens at least 95 % are computed once, and the 
     const [stranger] = await all(engine, [prompts[0]!], { ...options, salt: "another" });
     expect(stranger!.cachedTokens).toBe(0);
   });
+});
+
+test(`${REQUESTS} requests, every fifth aborted: ledger and free pages return to where they started`, async () => {
+  await expectLedgerUnchanged(gpu, () =>
+    withEngine({ kvPages: 40, async: true, maxSequences: 32, preemption: "swap" }, async (engine) => {
+      const before = engine.space.usage();
+      const ids: number[] = [];
+      for (let i = 0; i < REQUESTS; i++) {
+        const sampling = { temperature: i % 2, seed: i, repetitionPenalty: i % 7 === 0 ? 1.1 : 1 };
+        const prompt = tokensOf(i, 1 + ((i * 7) % 50));
+        ids.push(engine.submit({ prompt, sampling, maxNewTokens: 1 + (i % 9), ignoreEos: true }));
+        if (i % 8 === 7) await engine.step();
+        if (i % 5 === 4) while (!engine.abort(ids.splice((i * 13) % ids.length, 1)[0]!));
+      }
+      await engine.run();
+      expect(engine.metrics()).toMatchObject({ finished: REQUESTS * 0.8, aborted: REQUESTS / 5, kvUsage: 0 });
+      const after = engine.space.usage();
+      expect({ ...after, cached: before.cached }).toEqual(before);
+    }),
+  );
 });
 
 test("close gives back what open, steps and requests still open took", async () => {

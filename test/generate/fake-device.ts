@@ -3,6 +3,7 @@ import { type EngineParts, makeSpace } from "../../src/generate/engine-open.ts";
 import { engineSettings } from "../../src/generate/engine-settings.ts";
 import type { StepDevice } from "../../src/generate/engine-steps.ts";
 import type { EngineOptions } from "../../src/generate/engine-types.ts";
+import { OutOfMemory } from "../../src/gpu/errors.ts";
 import type { RaggedBatch, RaggedResult } from "../../src/model/ragged-batch.ts";
 
 export const CONTEXT = 64;
@@ -44,7 +45,11 @@ export class FakeDevice implements StepDevice {
 
   copyPages(): void {}
 
+  /** The next so many copies to the host find no room. */
+  refusedReads = 0;
+
   async readPages(pages: readonly number[]) {
+    if (this.refusedReads-- > 0) throw new OutOfMemory("no room for staging");
     return { pages: pages.length, bytes: 0, pieces: [] };
   }
 
