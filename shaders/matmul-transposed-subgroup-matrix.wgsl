@@ -1,11 +1,12 @@
 // with storage-f16.wgsl
 // with matrix-tile-32.wgsl | matrix-tile-64.wgsl
+// with matrix-x-f32.wgsl | matrix-x-f16.wgsl
 // with matrix-product.wgsl
 //
 // matmul-transposed.wgsl by subgroup matrices:  y[r, first + n] = Σ_k half(x[r, k]) · w[n, k]
 //
 //   dispatch  [ceil(columns / TILE_COLUMNS), ceil(rows / TILE_ROWS)]
-//   x         [rows, K]  f32, rounded to halves on the way to the tensor cores
+//   x         [rows, K]  f32, rounded to halves on the way to the tensor cores, or f16
 //   w         [count, K] f16
 //   y         [rows, N]  f32, rows padded to `stride`; columns first … first + columns are written, zero from count on.
 //                        first, columns and stride are multiples of 4
@@ -21,7 +22,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<RowQuad>;
 @group(0) @binding(2) var<storage, read> w: array<Packed4>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 

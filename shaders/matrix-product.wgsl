@@ -11,7 +11,7 @@ enable subgroups;
 // The sum over k is one chain of such products in ascending order. So a row has the same bits in a tile of any size, and
 // whatever rows are beside it. Subgroups must be of 32 threads.
 //
-// The kernel chooses the sizes (matrix-tile-….wgsl), binds x [rows, K] and w, and has the params depth (K) and k_quads. They are
+// The kernel chooses the sizes (matrix-tile-….wgsl) and how x is stored (matrix-x-….wgsl), binds x [rows, K] and w, and has the params depth (K) and k_quads. They are
 // no constants of the pipeline: drivers would unroll the loop over k, and take seconds to compile it. It declares
 //   fetch_w(i, k, thread) -> Packed4     load i of a thread: its quad of w's tile that begins at k; zero outside of w
 //   w_place(i, thread) -> u32            where that quad goes in the tile, which takes W_QUADS
@@ -35,7 +35,7 @@ const W_LOADS = TILE_COLUMNS * TILE_DEPTH / 4u / THREADS;
 
 // What a thread loads of both tiles for a step.
 struct Loads {
-  x: array<vec4f, X_LOADS>,
+  x: array<RowQuad, X_LOADS>,
   w: array<Packed4, W_LOADS>,
 }
 
@@ -71,7 +71,7 @@ fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
     let row = min(first_row + quad / (TILE_DEPTH / 4u), last_row);
     let column = k / 4u + quad % (TILE_DEPTH / 4u);
     let value = x[row * params.k_quads + min(column, params.k_quads - 1u)];
-    loads.x[i] = select(vec4f(), value, column < params.k_quads);
+    loads.x[i] = select(RowQuad(), value, column < params.k_quads);
   }
   for (var i = 0u; i < W_LOADS; i++) {
     loads.w[i] = fetch_w(i, k, thread);
@@ -83,7 +83,7 @@ fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
 fn store(at: u32, loads: ptr<function, Loads>, thread: u32) {
   for (var i = 0u; i < X_LOADS; i++) {
     let quad = i * THREADS + thread;
-    stages[at + quad / (TILE_DEPTH / 4u) * X_STRIDE + quad % (TILE_DEPTH / 4u)] = pack4((*loads).x[i]);
+    stages[at + quad / (TILE_DEPTH / 4u) * X_STRIDE + quad % (TILE_DEPTH / 4u)] = halves_of((*loads).x[i]);
   }
   for (var i = 0u; i < W_LOADS; i++) {
     stages[at + X_QUADS + w_place(i, thread)] = (*loads).w[i];

@@ -32,6 +32,14 @@ export interface CacheStep {
   readonly slotMapping: Uint32Array;
   /** Store layer's keys and values of qkv [T, 3 · C], then attend to all that each token may see: [T, C]. */
   attend(layer: number, qkv: Tensor, slotMapping: Tensor, batch: AttentionBatch, scale: number): Tensor;
+  /** For a product that stores keys and values itself: where they go, and attention alone. */
+  readonly stored?: StoredKv;
+}
+
+export interface StoredKv {
+  readonly layers: readonly LayerKv[];
+  /** Attend with the queries [T, C] to what is stored: [T, C]. */
+  look(layer: number, queries: Tensor, batch: AttentionBatch, scale: number): Tensor;
 }
 
 /** Bytes of a cache. reserved − used is the waste that paging removes. */

@@ -82,7 +82,7 @@ export class ContiguousCache implements RememberingCache {
     });
     return {
       slotMapping,
-      attend: attendStrips(this.layers, stripStarts),
+      ...attendStrips(this.layers, stripStarts),
     };
   }
 

@@ -74,7 +74,7 @@ export class PagedCache implements RememberingCache {
     this.gpu.write(pageTable, rowsOf(tables, width));
     return {
       slotMapping,
-      attend: attendPages(this.layers, pageTable, this.pageSize),
+      ...attendPages(this.layers, pageTable, this.pageSize),
     };
   }
 

@@ -1,34 +1,41 @@
-import { matmul } from "../ops/matmul.ts";
-import { matmulTransposed } from "../ops/matmul-transposed.ts";
+import { matrixQkv } from "../ops/kv-write.ts";
+import { layernorm } from "../ops/layernorm.ts";
+import { matrixMatmul } from "../ops/matmul.ts";
+import { matmulTransposed, matrixMatmulTransposed } from "../ops/matmul-transposed.ts";
 import { hasMatrixForm } from "../ops/matrix-form.ts";
-import type { Epilogue } from "../ops/product.ts";
-import type { Table } from "../ops/storage.ts";
 import type { Tensor } from "../tensor.ts";
-import type { LinearWeights } from "./gpt2-weights.ts";
-import { linear } from "./linear.ts";
+import type { Gpt2 } from "./gpt2.ts";
+import { PRODUCTS, type Products } from "./linear.ts";
 
 // The products of a step of many sequences: the one place that chooses their kernels. Whatever it chooses, it chooses it by
 // device and weights and never by the number of rows, unless the bits of a row are the same: a token must not depend on
 // who else is in the batch.
 
 /**
- * x [T, K] · weight [K, N] + bias, with an epilogue: [T, N]. With tensor cores and f16 weights, always by these, one row too;
- * else by matvec or matmul, which give a row the same bits.
+ * Products of a batch: with tensor cores and f16 weights always by these, one row too; else by matvec or matmul, which give a row
+ * the same bits.
  */
-export function batchLinear(x: Tensor, weights: LinearWeights, epilogue?: Epilogue): Tensor {
-  const { weight, bias } = weights;
-  return hasMatrixForm(x.gpu, weight)
-    ? matmul(x, weight, bias, epilogue, "matrix")
-    : linear(x, weights, epilogue);
+export function batchProducts({ gpu, config, weights }: Gpt2): Products {
+  // All matrices of a model are of one dtype.
+  if (!hasMatrixForm(gpu, weights.blocks[0]!.fc.weight)) return PRODUCTS;
+  return {
+    linear: (x, { weight, bias }, epilogue, dtype) => matrixMatmul(x, weight, bias, epilogue, dtype),
+    // A quad of columns must be of one head.
+    ...(config.headSize % 4 === 0 ? { qkv } : {}),
+    rows: "f16",
+  };
 }
 
-/** Logits [S, V] of hidden states [S, C]. One row or several: each sum over C has the same order. */
-export function batchHead(x: Tensor, head: Table): Tensor {
-  return matmulTransposed(x, head, canUseMatrices(head) ? "matrix" : "portable");
-}
+const qkv: Products["qkv"] = (x, { weight, bias }, slotMapping, { k, v }) =>
+  matrixQkv(x, weight, bias, slotMapping, k, v);
 
-/** The kernel writes four columns at once, so each block of the table must begin at a multiple of four. */
-function canUseMatrices({ blocks }: Table): boolean {
-  const inQuads = blocks.slice(0, -1).every(({ rows }) => rows % 4 === 0);
-  return inQuads && hasMatrixForm(blocks[0]!.gpu, blocks[0]!);
+/** Logits [S, V] of hidden states [S, C] before the last layer norm. One row or several: each sum over C has the same order. */
+export function batchHead({ gpu, config, weights }: Gpt2, x: Tensor): Tensor {
+  const { head, lnF } = weights;
+  const epsilon = config.layerNormEpsilon;
+  // The kernel writes four columns at once, so each block of the table must begin at a multiple of four.
+  const inQuads = head.blocks.slice(0, -1).every(({ rows }) => rows % 4 === 0);
+  return inQuads && hasMatrixForm(gpu, head.blocks[0]!)
+    ? matrixMatmulTransposed(layernorm(x, lnF, epsilon, "f16"), head)
+    : matmulTransposed(layernorm(x, lnF, epsilon), head);
 }

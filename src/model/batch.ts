@@ -24,7 +24,7 @@ export interface Batch extends AttentionBatch {
   readonly slotMapping: Tensor;
   /** [S] u32: the row of each sequence's last token, whose logits choose the next one. */
   readonly lastRows: Tensor;
-  readonly step: Pick<CacheStep, "attend">;
+  readonly step: Pick<CacheStep, "attend" | "stored">;
 }
 
 /** Rows are one dimension of most dispatches, which WebGPU ends at 65,535 workgroups. */

@@ -14,7 +14,7 @@ import {
   loadWeights,
   type NormWeights,
 } from "./gpt2-weights.ts";
-import { type Linear, linear } from "./linear.ts";
+import { PRODUCTS, type Products } from "./linear.ts";
 import type { LoadOptions } from "./tensor-loader.ts";
 
 /** Called with every tensor of a forward pass that exists in memory, under its name in Hugging Face's GPT-2. */
@@ -27,7 +27,7 @@ interface BlockStep {
   readonly weights: BlockWeights;
   readonly layer: number;
   readonly batch: Omit<Batch, "lastRows">;
-  readonly product: Linear;
+  readonly products: Products;
   readonly trace: Trace;
 }
 
@@ -76,16 +76,16 @@ export class Gpt2 {
 
   /**
    * What comes out of the last block for every new token, [T, C], before the last layer norm: launches only, for a batch whose
-   * arrays lie on the GPU. `product` is the form of x · w + bias. The result belongs to the scope around the call.
+   * arrays lie on the GPU. `products` are the forms of x · w + bias. The result belongs to the scope around the call.
    */
-  layers(batch: Omit<Batch, "lastRows">, product: Linear = linear, trace: Trace = noTrace): Tensor {
+  layers(batch: Omit<Batch, "lastRows">, products: Products = PRODUCTS, trace: Trace = noTrace): Tensor {
     const { wte, wpe, blocks } = this.weights;
     this.gpu.stage = "embed";
     let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
     trace("embed", x);
     blocks.forEach((weights, layer) => {
       this.gpu.stage = `layer ${layer}`;
-      const y = scope(this.gpu, () => this.block(x, { weights, layer, batch, product, trace })); // [T, C]
+      const y = scope(this.gpu, () => this.block(x, { weights, layer, batch, products, trace })); // [T, C]
       x.free();
       x = y;
     });
@@ -93,8 +93,8 @@ export class Gpt2 {
     return x;
   }
 
-  norm(x: Tensor, weights: NormWeights): Tensor {
-    return layernorm(x, weights, this.config.layerNormEpsilon);
+  private norm(x: Tensor, weights: NormWeights, dtype?: "f32" | "f16"): Tensor {
+    return layernorm(x, weights, this.config.layerNormEpsilon, dtype);
   }
 
   free(): void {
@@ -112,7 +112,7 @@ export class Gpt2 {
     try {
       return scope(this.gpu, () => {
         const batch = makeBatch(this.gpu, this.config, cache, items);
-        const out = this.norm(this.layers(batch, linear, trace), this.weights.lnF); // [T, C]
+        const out = this.norm(this.layers(batch, PRODUCTS, trace), this.weights.lnF); // [T, C]
         trace("ln_f", out);
         return finish(out, batch);
       });
@@ -131,23 +131,30 @@ export class Gpt2 {
     return scope(this.gpu, () => this.mlp(middle, step)); // [T, C]
   }
 
-  private attend(x: Tensor, { weights: w, layer, batch, product, trace }: BlockStep): Tensor {
-    const normed = this.norm(x, w.ln1); // [T, C]
-    const qkv = product(normed, w.attention); // [T, 3 · C]
+  private attend(x: Tensor, { weights: w, layer, batch, products, trace }: BlockStep): Tensor {
+    const normed = this.norm(x, w.ln1, products.rows); // [T, C]
     const scale = attentionScale(this.config, layer);
-    const merged = batch.step.attend(layer, qkv, batch.slotMapping, batch, scale); // [T, C]
-    const out = product(merged, w.attentionProjection, { residual: x }); // [T, C]
+    const { step, slotMapping } = batch;
+    let merged: Tensor; // [T, C]
+    if (products.qkv && step.stored) {
+      const queries = products.qkv(normed, w.attention, slotMapping, step.stored.layers[layer]!); // [T, C]
+      merged = step.stored.look(layer, queries, batch, scale);
+    } else {
+      const qkv = products.linear(normed, w.attention); // [T, 3 · C]
+      trace(`h.${layer}.attn.c_attn`, qkv);
+      merged = step.attend(layer, qkv, slotMapping, batch, scale);
+    }
+    const out = products.linear(merged, w.attentionProjection, { residual: x }); // [T, C]
     trace(`h.${layer}.ln_1`, normed);
-    trace(`h.${layer}.attn.c_attn`, qkv);
     trace(`h.${layer}.attn.merged`, merged);
     trace(`h.${layer}.attn.residual`, out);
     return out;
   }
 
-  private mlp(x: Tensor, { weights: w, layer, product, trace }: BlockStep): Tensor {
-    const normed = this.norm(x, w.ln2); // [T, C]
-    const act = product(normed, w.fc, this.config.activation); // [T, F]
-    const out = product(act, w.fcProjection, { residual: x }); // [T, C]
+  private mlp(x: Tensor, { weights: w, layer, products, trace }: BlockStep): Tensor {
+    const normed = this.norm(x, w.ln2, products.rows); // [T, C]
+    const act = products.linear(normed, w.fc, this.config.activation, products.rows); // [T, F]
+    const out = products.linear(act, w.fcProjection, { residual: x }); // [T, C]
     trace(`h.${layer}.ln_2`, normed);
     trace(`h.${layer}.mlp.act`, act);
     trace(`h.${layer}.out`, out);

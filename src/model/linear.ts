@@ -1,3 +1,4 @@
+import type { LayerKv } from "../kv/cache.ts";
 import { matmul } from "../ops/matmul.ts";
 import { matvec } from "../ops/matvec.ts";
 import type { Epilogue } from "../ops/product.ts";
@@ -10,11 +11,24 @@ import type { LinearWeights } from "./gpt2-weights.ts";
  */
 const MATVEC_ROWS = { gpu: 16, software: 1 };
 
-/** A form of the product with which a model's layers can be computed. */
-export type Linear = (x: Tensor, weights: LinearWeights, epilogue?: Epilogue) => Tensor;
+/** The products with which a model's layers are computed. */
+export interface Products {
+  /** x [T, K] · weight [K, N] + bias, with an epilogue: [T, N] of `dtype`, f32 if not given. */
+  linear(x: Tensor, weights: LinearWeights, epilogue?: Epilogue, dtype?: "f32" | "f16"): Tensor;
+  /**
+   * The product that gives query, key and value, which stores keys and values in their slots: the queries [T, C]. Without it
+   * `linear` gives all three [T, 3 · C].
+   */
+  qkv?(x: Tensor, weights: LinearWeights, slotMapping: Tensor, kv: LayerKv): Tensor;
+  /** How rows are stored that only a product reads: f16 where it rounds them to halves anyway. */
+  readonly rows: "f32" | "f16";
+}
 
 /** x [T, K] · weight [K, N] + bias [N], with an epilogue, in the form that suits the number of rows: [T, N]. */
 export function linear(x: Tensor, { weight, bias }: LinearWeights, epilogue?: Epilogue): Tensor {
   const few = x.rows <= MATVEC_ROWS[x.gpu.forms];
   return few ? matvec(x, weight, bias, epilogue) : matmul(x, weight, bias, epilogue);
 }
+
+/** Products in f32, in the form that suits the number of rows. */
+export const PRODUCTS: Products = { linear, rows: "f32" };

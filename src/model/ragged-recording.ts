@@ -5,7 +5,7 @@ import { gatherRows } from "../ops/gather-rows.ts";
 import { sampleListed } from "../ops/sample.ts";
 import { takeTokens } from "../ops/take-tokens.ts";
 import { scope, type Tensor } from "../tensor.ts";
-import { batchHead, batchLinear } from "./batch-products.ts";
+import { batchHead, batchProducts } from "./batch-products.ts";
 import type { Gpt2 } from "./gpt2.ts";
 import type { Bucket, RaggedArrays } from "./ragged-arrays.ts";
 import type { SeenRows } from "./seen-rows.ts";
@@ -35,7 +35,7 @@ export function recordRagged(
   const { layers, arrays, seen, ring, spare } = memory;
   const view = (name: Parameters<RaggedArrays["view"]>[1]) => arrays.view(bucket, name);
   const slotTable = view("slotTable");
-  const attend =
+  const step =
     layout === "pages" ? attendPages(layers, slotTable, pageSize) : attendStrips(layers, slotTable);
   let range: BufferRange | undefined;
   scope(gpu, () => {
@@ -47,13 +47,12 @@ export function recordRagged(
       sequenceOf: view("sequenceOf"),
       queryStarts: view("queryStarts"),
       contextLens: view("contextLens"),
-      step: { attend },
+      step,
     };
-    const x = model.layers(batch, batchLinear); // [T, C]
+    const x = model.layers(batch, batchProducts(model)); // [T, C]
     if (bucket.samples === 0) return undefined;
     // Only rows that are sampled go on from here.
-    const last = model.norm(gatherRows(x, view("lastRows")), model.weights.lnF); // [S, C]
-    const logits = batchHead(last, model.weights.head); // [S, V]
+    const logits = batchHead(model, gatherRows(x, view("lastRows"))); // [S, V]
     const { allocation, offset, bytes } = logits;
     range = { allocation, offset, bytes };
     gpu.stage = "sample";

@@ -52,9 +52,9 @@ export function attentionArguments(
   const [, heads, headSize] = k.shape as [number, number, number];
   checkCache(op, k, v);
   check(
-    qkv.cols === 3 * heads * headSize,
+    qkv.cols === 3 * heads * headSize || qkv.cols === heads * headSize,
     () =>
-      `${op}: qkv is ${shapeText(qkv.shape)} but the cache is ${shapeText(k.shape)}; qkv needs 3 · H · D columns`,
+      `${op}: qkv is ${shapeText(qkv.shape)} but the cache is ${shapeText(k.shape)}; qkv needs 3 · H · D columns, or H · D of queries alone`,
   );
   check(headSize <= MAX_HEAD_SIZE, () => `${op}: a head of ${headSize} channels; at most ${MAX_HEAD_SIZE}`);
   check(
@@ -96,7 +96,8 @@ export function attentionWork(rows: number, k: Tensor, keys: number, pairs: numb
 }
 
 /**
- * Causal attention of the queries in qkv [T, 3 · C] f32 over contiguous keys and values; a new tensor [T, C] f32.
+ * Causal attention of the queries in qkv [T, 3 · C] f32, or [T, C] of queries alone, over contiguous keys and values; a new
+ * tensor [T, C] f32.
  *
  * k and v are [slots, H, D], f32 or f16; the positions of sequence s are the slots from stripStarts[s] on ([S] u32).
  * Each row sees its own sequence up to itself. Scores are scaled by `scale`, usually 1/√D. The softmax is online, in f32

@@ -1,9 +1,12 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
-import { ELEMENT_BYTES, shapeText, type Tensor } from "../tensor.ts";
+import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
+import { matrixTile } from "./matrix-form.ts";
+import { checkProduct, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("kv-write");
+const matrix = new Kernel("kv-write-subgroup-matrix");
 
 /** Throws unless k and v are the two halves of one cache: [slots, H, D] both, of one dtype. */
 export function checkCache(op: string, k: Tensor, v: Tensor): void {
@@ -47,4 +50,41 @@ export function kvWrite(qkv: Tensor, slotMapping: Tensor, k: Tensor, v: Tensor):
       }),
     },
   );
+}
+
+/**
+ * x [T, C] f32 or f16 · w [C, 3 · C] f16 + bias by subgroup matrices: the queries, a new tensor [T, C] f32; keys and values go into
+ * the slots slotMapping [T] u32 of k and v [slots, H, D], f32 or f16, D a multiple of 4.
+ *
+ * It gives the bits of `matrixMatmul` and `kvWrite` one after the other, in one launch.
+ */
+export function matrixQkv(
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor,
+  slotMapping: Tensor,
+  k: Tensor,
+  v: Tensor,
+): Tensor {
+  const [, heads, headSize] = k.shape as [number, number, number];
+  checkProduct("kv-write", x, w, bias);
+  checkCache("kv-write", k, v);
+  check(headSize % 4 === 0, () => `kv-write: heads of ${headSize} channels; wanted a multiple of 4`);
+  check(
+    x.cols === heads * headSize && w.cols === 3 * x.cols,
+    () =>
+      `kv-write: x is ${shapeText(x.shape)}, w ${shapeText(w.shape)} and the cache ${shapeText(k.shape)}; wanted C = H · D and w [C, 3 · C]`,
+  );
+  check(
+    slotMapping.cols === x.rows,
+    () => `kv-write: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
+  );
+  const q = Tensor.empty(x.gpu, x.shape, { label: "kv-write" });
+  const { part, workgroups } = matrixTile(x.rows, w.cols);
+  const params = { rows: x.rows, depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4 };
+  matrix.run(x.gpu, { x, w, bias, slot_mapping: slotMapping, q, k, v }, params, workgroups, {
+    parts: [part, `matrix-x-${x.dtype}`, `kv-${k.dtype}`],
+    work: productWork(x.rows, w),
+  });
+  return q;
 }

@@ -1,6 +1,7 @@
 import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
-import { shapeText, Tensor } from "../tensor.ts";
+import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
+import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("layernorm");
 
@@ -16,15 +17,20 @@ export function checkNorm(op: string, x: Tensor, norm: Tensor): void {
 }
 
 /**
- * Layer normalisation of each row of x [T, C] f32; a new tensor [T, C]. norm [2, C] f32 is the weight, then the bias.
+ * Layer normalisation of each row of x [T, C] f32; a new tensor [T, C] of `dtype`. norm [2, C] f32 is the weight, then the bias.
  * Variance in two passes, epsilon inside the root (Ba, Kiros and Hinton, 2016).
  */
-export function layernorm(x: Tensor, norm: Tensor, epsilon: number): Tensor {
+export function layernorm(x: Tensor, norm: Tensor, epsilon: number, dtype: "f32" | "f16" = "f32"): Tensor {
   const { rows, cols, stride } = x;
   checkNorm("layernorm", x, norm);
-  const y = Tensor.empty(x.gpu, x.shape, { label: "layernorm" });
+  const y = Tensor.empty(x.gpu, x.shape, { dtype, label: "layernorm" });
   kernel.run(x.gpu, { x, norm, y }, { cols, quads: stride / 4, inverse_cols: 1 / cols, epsilon }, [rows], {
-    work: () => ({ shape: `${rows}×${cols}`, bytes: 4 * cols * (2 * rows + 2), flops: 8 * rows * cols }),
+    parts: [storagePart(y)],
+    work: () => ({
+      shape: `${rows}×${cols}`,
+      bytes: cols * (4 * (rows + 2) + ELEMENT_BYTES[dtype] * rows),
+      flops: 8 * rows * cols,
+    }),
   });
   return y;
 }

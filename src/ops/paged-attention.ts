@@ -6,7 +6,8 @@ import { type AttentionBatch, attentionArguments } from "./attention.ts";
 const kernel = new Kernel("paged-attention");
 
 /**
- * Causal attention of the queries in qkv [T, 3 · C] f32 over pages of keys and values; a new tensor [T, C] f32.
+ * Causal attention of the queries in qkv [T, 3 · C] f32, or [T, C] of queries alone, over pages of keys and values; a new tensor
+ * [T, C] f32.
  *
  * k and v are [pages · pageSize, H, D], f32 or f16; position p of sequence s is slot p mod pageSize of page
  * pageTable[s, p / pageSize] ([S, width] u32). In all else it is `attention`, and gives the same bits

@@ -4,7 +4,7 @@ import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, scaledTo, TOLERANCE } from "../numerics.ts";
 import * as reference from "../reference.ts";
-import { randomFloats, VALUES, VALUES_NAMES } from "../values.ts";
+import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
 
 const gpu = await openTestGpu();
 const EPSILON = 1e-5;
@@ -43,6 +43,15 @@ test.each(VALUES_NAMES)("values: %s", async (name) => {
   const y = await run(5, x, weight, bias);
   const expected = reference.layernorm(x, weight, bias, EPSILON);
   expectClose(y.values, expected, scaledTo(expected, TOLERANCE.layernorm.f32));
+});
+
+test("as f16: the nearest halves, zero behind the row", async () => {
+  const [x, weight, bias] = [randomFloats(1, 3 * 65), randomFloats(2, 65), randomFloats(3, 65)];
+  const wide = await run(3, x, weight, bias);
+  const y = await withGuards(gpu, () =>
+    layernorm(Tensor.from(gpu, [3, 65], x), normOf(weight, bias), EPSILON, "f16"),
+  );
+  expect(y.values).toEqual(stored(wide.values, "f16"));
 });
 
 test("epsilon lies inside the root, as large as it may be", async () => {
