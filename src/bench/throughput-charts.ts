@@ -89,8 +89,8 @@ function loadChart({ steps, duration }: Drawn, look: Look): Chart {
   const running = heldOverTime(steps, (s) => s.running);
   const waiting = heldOverTime(steps, (s) => s.waiting);
   const lines = [
-    line("running", running, look.modes.paged, { area: 0.2 }),
-    line("waiting", waiting, look.modes.none, { dash: "dashed" }),
+    line("running", running, look.modes.paged, { area: 0.2, step: true }),
+    line("waiting", waiting, look.modes.none, { step: true, dash: "dashed" }),
   ];
   return timeChart("load", text, "requests", lines, ["", ""], look, duration);
 }
@@ -111,9 +111,9 @@ function kvChart({ steps, duration }: Drawn, look: Look): Chart {
         : ""),
   };
   const lines = [
-    line("reserved", reserved, look.modes.contiguous, { area: 0.12 }),
-    line("used", used, look.modes.paged, { area: 0.3, dash: "dotted" }),
-    ...(shared ? [line("without sharing", logical, look.modes.none, { dash: "dashed" })] : []),
+    line("reserved", reserved, look.modes.contiguous, { area: 0.12, step: true }),
+    line("used", used, look.modes.paged, { area: 0.3, step: true, dash: "dotted" }),
+    ...(shared ? [line("without sharing", logical, look.modes.none, { step: true, dash: "dashed" })] : []),
   ];
   const axis = `% of ${formatCount(steps[0]!.kv.total)} slots`;
   const units = lines.map(() => "%");
@@ -121,8 +121,9 @@ function kvChart({ steps, duration }: Drawn, look: Look): Chart {
 }
 
 /**
- * What a value was over time: the same from the beginning of a step to its end, 0 between steps. Of many steps so many in
- * succession are one that at most `most` are left, with their largest value, so that no peak is lost.
+ * What a value was over time, for a line in steps: a point at the beginning of each step, whose value holds up to the next point, 0
+ * where nothing ran, and the last value again at the end. Of many steps so many in succession are one that at most `most` are
+ * left, with their largest value, so that no peak is lost.
  */
 export function heldOverTime(
   steps: readonly TimedStep[],
@@ -135,12 +136,11 @@ export function heldOverTime(
   for (let i = 0; i < steps.length; i += each) {
     const group = steps.slice(i, i + each);
     const begin = Math.max(end, group[0]!.time - group[0]!.seconds);
-    const height = round(Math.max(...group.map(value)));
-    if (begin > end + MICROSECOND) points.push([round(end), 0], [round(begin), 0]);
+    if (begin > end + MICROSECOND) points.push([round(end), 0]);
+    points.push([round(begin), round(Math.max(...group.map(value)))]);
     end = group.at(-1)!.time;
-    points.push([round(begin), height], [round(end), height]);
   }
-  return points;
+  return points.length > 0 ? [...points, [round(end), points.at(-1)![1]]] : [];
 }
 
 function timeChart(

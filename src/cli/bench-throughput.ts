@@ -42,9 +42,9 @@ export function addBenchThroughput(bench: Command): void {
     .command("throughput")
     .summary("many requests through one engine, as vllm bench serve")
     .description(
-      "Many requests through one engine: tokens and requests a second, time to the first token and between tokens, memory of keys\n" +
-        "and values over time. JSON names are those of vllm bench serve where the meaning is the same.\n" +
-        "Lengths: a number of tokens, uniform:10-50, or lognormal:200,1, whose mean is that before lengths are clipped to the context.",
+      "Many requests through one engine: tokens and requests a second, times to the first token and between tokens, memory of keys and values.\n" +
+        "JSON names are those of vllm bench serve where the meaning is the same.\n" +
+        "Lengths are a number of tokens, uniform:10-50, or lognormal:200,1, whose mean is that before lengths are clipped to the context.",
     );
   addThroughputOptions(command).action(run);
 }

@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { CHAT_LENGTHS, type Lengths, lengthsText, parseLengths } from "../bench/workload.ts";
 import { BadInput } from "../check.ts";
 import { addEngineOptions, type EngineFlags } from "./engine-options.ts";
@@ -72,11 +72,10 @@ export function addThroughputOptions(command: Command): Command {
       integer("--prefix-len", 0),
       0,
     )
-    .option(
-      "--request-rate <r>",
-      "requests that arrive a second, at random; inf: all at once",
-      orInfinite("--request-rate"),
-      Number.POSITIVE_INFINITY,
+    .addOption(
+      new Option("--request-rate <r>", "requests that arrive a second, at random; inf: all at once")
+        .argParser(orInfinite("--request-rate"))
+        .default(Number.POSITIVE_INFINITY, "inf"),
     )
     .option(
       "--burstiness <b>",
@@ -94,7 +93,11 @@ export function addThroughputOptions(command: Command): Command {
       "requests that run before the measuring, with other tokens (default: twice --max-sequences)",
       integer("--num-warmups", 0, 100_000),
     )
-    .option("--percentiles <list>", "of each latency, separated by commas", percentileList, PERCENTILES)
+    .addOption(
+      new Option("--percentiles <list>", "of each latency, separated by commas")
+        .argParser(percentileList)
+        .default(PERCENTILES, PERCENTILES.join(",")),
+    )
     .option(
       "--no-ignore-eos",
       "end an answer at an end-of-text token, so that it may be shorter than planned",
