@@ -37,7 +37,7 @@ async function start(
       prompts.map((prompt, s) => ({ place: places[s]!, tokens: prompt })),
     )
     .free();
-  const step = DecodeStep.make(model, cache, { sequences: prompts.length, maxContext: 40 });
+  const step = DecodeStep.make(model, cache, { sequences: prompts.length, maxContext: 40, greedy: true });
   for (const place of places) cache.reserve(place, STEPS + 1);
   step.state.load(
     prompts.map((prompt, s) => ({
