@@ -44,6 +44,7 @@ export function latencyChart(measured: Pick<MeasuredThroughput, "finished">, loo
     const top = TOP + i * (PANEL_HEIGHT + 136);
     const series = metrics.map((m) => ({
       ...line(METRIC_NAMES[m], cumulative(samples[m].map((ms) => inUnit(ms / 1e3, scale.unit))), colours[m], {
+        step: true,
         dash: m === "e2el" ? "dashed" : "solid",
       }),
       xAxisIndex: i,

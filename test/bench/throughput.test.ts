@@ -599,7 +599,9 @@ describe("the charts", () => {
     expect(svg(MEASURED, "latency")).not.toContain("off the scale");
   });
 
-  test("cumulate from none to all", () => {
+  test("cumulate from none to all, in steps", () => {
+    const { option } = throughputCharts(MEASURED, LIGHT).at(-1)!;
+    for (const series of option.series as { step?: string }[]) expect(series.step).toBe("end");
     expect(cumulative([3, 1, 2, 2])).toEqual([
       [1, 0],
       [1, 25],
