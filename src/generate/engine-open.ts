@@ -1,4 +1,3 @@
-import { sizeClass } from "../gpu/memory.ts";
 import { slotBytes } from "../kv/cache.ts";
 import type { KvSpace } from "../kv/kv-space.ts";
 import { PagedSpace } from "../kv/page-space.ts";
@@ -42,12 +41,18 @@ export async function openParts(model: Gpt2, options: EngineOptions): Promise<En
   // What is only kept for reuse is no part of what is taken.
   gpu.trim();
   const shape = model.cacheShape(kvDtype);
-  // One sequence at a time on its way to the host: where there is no room for more, they are computed again.
-  const swapBytes = preemption === "swap" ? sizeClass(maxSeqLen * slotBytes(shape)) : 0;
+  const before = gpu.memory.current;
+  const { budget } = gpu.memory;
+  const computing = RaggedStep.footprint(model, step).total + MOVE_BYTES;
+  // A sequence on its way to the host, but not much of a small budget: what finds no room there is computed again.
+  const swapping =
+    preemption === "swap"
+      ? Math.min(maxSeqLen * slotBytes(shape), Math.max(0, budget - before - computing) / 16)
+      : 0;
   const limits = {
-    before: gpu.memory.current,
-    stepBytes: RaggedStep.footprint(model, step).total + MOVE_BYTES + swapBytes,
-    budget: gpu.memory.budget,
+    before,
+    stepBytes: computing + swapping,
+    budget,
     maxBindingBytes: gpu.maxBindingBytes,
   };
   const memory = planMemory(settings, shape, limits);
