@@ -159,5 +159,5 @@ function completionJson({ index, tokens, text, finishReason, score }: Completion
 
 function metricsText({ prefixQueries, prefixHits, preemptions }: EngineMetrics): string {
   const hits = prefixQueries === 0 ? 0 : (100 * prefixHits) / prefixQueries;
-  return `${formatPercent(hits)} of prompt tokens cached, ${preemptions} preemptions`;
+  return `${formatPercent(hits)} of prompt tokens cached, ${preemptions} ${preemptions === 1 ? "preemption" : "preemptions"}`;
 }
