@@ -108,10 +108,11 @@ export class StepBuilder {
     const { request, planned: begin, step } = branch;
     const end = begin + step;
     const isPending = branch.pending > 0;
-    check(
-      !isPending || end === branch.length,
-      () => `scheduler: request ${request.id}: tokens ${begin} to ${end} of ${branch.length} are not known`,
-    );
+    if (isPending && end !== branch.length)
+      check(
+        false,
+        `scheduler: request ${request.id}: tokens ${begin} to ${end} of ${branch.length} are not known`,
+      );
     const tokens = isPending
       ? [{ plan: branch.pendingPlan, sample: branch.pendingSample }]
       : branch.tokens.slice(begin, end);

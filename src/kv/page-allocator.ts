@@ -145,18 +145,14 @@ export class PageAllocator {
   }
 
   #checkOwn(page: number, op: string): void {
+    if (Number.isInteger(page) && page > 0 && page <= this.total) return;
     check(page !== NULL_PAGE, `page allocator: ${op}(0); page 0 is the null page, which nobody holds`);
-    check(
-      Number.isInteger(page) && page > 0 && page <= this.total,
-      () => `page allocator: ${op}(${page}); this allocator has pages 1 to ${this.total}`,
-    );
+    check(false, `page allocator: ${op}(${page}); this allocator has pages 1 to ${this.total}`);
   }
 
   #checkUsed(page: number, op: string): void {
     this.#checkOwn(page, op);
-    check(
-      this.#holders[page] !== 0,
-      () => `page allocator: ${op}(${page}); the page is free, so nobody holds it (released twice?)`,
-    );
+    if (this.#holders[page] === 0)
+      check(false, `page allocator: ${op}(${page}); the page is free, so nobody holds it (released twice?)`);
   }
 }

@@ -24,6 +24,8 @@ class PagedHolding implements Holding {
   /** Full pages that the prefix cache was told of, and the prefix that they are. */
   knownPages: number;
   prefix: Prefix | undefined;
+  /** Until it is released: asked for with every token, where a lookup in a set would count. */
+  space: PagedSpace | undefined;
 
   constructor(owner: number, table: PageTable, cachedTokens: number, knownPages: number, prefix?: Prefix) {
     this.owner = owner;
@@ -106,8 +108,7 @@ export class PagedSpace implements KvSpace {
     const { table } = this.#own(holding);
     const tokens = length - table.length;
     check(tokens >= 0, () => `paged space: a holding of ${table.length} tokens cannot grow to ${length}`);
-    if (table.pagesFor(tokens) > this.#allocator.freeCount) return false;
-    table.append(tokens, copies);
+    if (!table.tryAppend(tokens, copies)) return false;
     this.#logical += tokens;
     return true;
   }
@@ -137,6 +138,7 @@ export class PagedSpace implements KvSpace {
   release(holding: Holding): void {
     const own = this.#own(holding);
     this.#holdings.delete(own);
+    own.space = undefined;
     this.#logical -= own.length;
     own.table.release();
     if (own.prefix) this.prefixCache?.leave(own.prefix);
@@ -202,13 +204,14 @@ export class PagedSpace implements KvSpace {
 
   #add(holding: PagedHolding): PagedHolding {
     this.#holdings.add(holding);
+    holding.space = this;
     this.#logical += holding.length;
     return holding;
   }
 
   #own(holding: Holding): PagedHolding {
     check(
-      this.#holdings.has(holding as PagedHolding),
+      (holding as PagedHolding).space === this,
       "paged space: this holding was released, or is another space's",
     );
     return holding as PagedHolding;

@@ -100,6 +100,17 @@ export class PageTable {
     this.#length += tokens;
   }
 
+  /** As `append`, but false where the allocator has too few pages; then nothing has changed. */
+  tryAppend(tokens: number, copies: PageCopy[]): boolean {
+    const wanted = this.pagesFor(tokens);
+    if (wanted > 0) {
+      if (wanted > this.#allocator.freeCount) return false;
+      this.reserve(tokens, copies);
+    }
+    this.#length += tokens;
+    return true;
+  }
+
   /** The slot of a position below `capacity`: a reserved position has its slot before its token comes. */
   slotOf(position: number): number {
     check(

@@ -28,15 +28,26 @@ test("dispatches are encoded in order; a pipeline or bind group that stays is se
   recording.add(dispatch("q", "b", 4));
   recording.add(dispatch("p", "a", 5));
   const expected = [
-    ...["pipeline p", "group 0 a", "dispatch 1,1,1"],
-    "dispatch 2,1,1",
-    ...["group 0 b", "dispatch 3,1,1"],
-    ...["pipeline q", "dispatch 4,1,1"],
-    ...["pipeline p", "group 0 a", "dispatch 5,1,1"],
+    ...["pipeline p", "group 0 a", "dispatch 1"],
+    "dispatch 2",
+    ...["group 0 b", "dispatch 3"],
+    ...["pipeline q", "dispatch 4"],
+    ...["pipeline p", "group 0 a", "dispatch 5"],
   ];
   expect(encode(recording)).toEqual(expected);
   // Another pass knows nothing of the first: everything is set again.
   expect(encode(recording)).toEqual(expected);
+});
+
+test("grids are encoded with as many dimensions as they have", () => {
+  const recording = new Recording();
+  for (const workgroups of [
+    [2, 3, 4],
+    [2, 1, 4],
+    [2, 3, 1],
+  ])
+    recording.add({ ...dispatch("p", "a", 1), workgroups } as unknown as Dispatch);
+  expect(encode(recording).slice(2)).toEqual(["dispatch 2,3,4", "dispatch 2,1,4", "dispatch 2,3"]);
 });
 
 test("an empty recording encodes nothing", () => {
