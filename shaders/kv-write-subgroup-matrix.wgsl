@@ -1,6 +1,6 @@
 // with storage-f16.wgsl
 // with kv-f32.wgsl | kv-f16.wgsl
-// with matrix-tile-32.wgsl | matrix-tile-64.wgsl
+// with matrix-tile-32.wgsl | matrix-tile-64.wgsl | matrix-tile-128.wgsl
 // with matrix-x-f32.wgsl | matrix-x-f16.wgsl
 // with matrix-product.wgsl
 // with matrix-rows.wgsl

@@ -3,6 +3,7 @@ import { type CacheShape, slotBytes } from "../kv/cache.ts";
 import { tensorBytes } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { type ArrayLimits, arrayWords, type Bucket, RING_LAUNCHES } from "./ragged-arrays.ts";
+import { bucketCount } from "./ragged-options.ts";
 
 // How much GPU memory a step of many sequences takes beside weights, keys and values, known before any is taken.
 
@@ -49,7 +50,7 @@ const LAUNCHES_AHEAD = 3;
 
 /** An upper bound for params: some for all recordings, some for each bucket of rows or samples, 256 bytes each. */
 const paramsBytes = (layers: number, largest: Bucket) =>
-  256 * (24 + layers + 4 * (Math.log2(largest.rows) + Math.log2(largest.samples) + 4));
+  256 * (24 + layers + 4 * (bucketCount(largest.rows) + bucketCount(largest.samples) + 2));
 
 /** What is on its way to the host at once, beside tokens. */
 export interface StagedRows {

@@ -44,7 +44,24 @@ export function largestBucket({ maxBatchedTokens, maxSequences }: StepSizes): Bu
   return { rows: maxBatchedTokens, samples: maxSequences };
 }
 
-/** The smallest of 1, 2, 4, … and at last `most` that is at least `count`. */
+/** From here on sizes are closer together: what is padded costs as much as what is not, and a recording little. */
+const MANY = 64;
+
+/** The smallest of 1, 2, 4, … 64, 96, 128, 192, … and at last `most` that is at least `count`. */
 export function bucketSize(count: number, most: number): number {
-  return Math.min(2 ** Math.ceil(Math.log2(count)), most);
+  const size = 2 ** Math.ceil(Math.log2(count));
+  const between = (3 / 4) * size;
+  return Math.min(between > MANY && count <= between ? between : size, most);
+}
+
+/** How many sizes there are up to `most`. */
+export function bucketCount(most: number): number {
+  let count = 1;
+  for (let size = most; size > 1; count++) {
+    // The largest size below this one.
+    let below = 2 ** (Math.ceil(Math.log2(size)) - 1);
+    if (bucketSize(1.5 * below, size) < size) below *= 1.5;
+    size = below;
+  }
+  return count;
 }

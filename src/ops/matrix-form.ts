@@ -3,15 +3,21 @@ import type { Tensor } from "../tensor.ts";
 
 /** Sizes of shaders/matrix-tile-….wgsl. */
 const TILES = [
+  { part: "matrix-tile-128", rows: 128, columns: 128 },
   { part: "matrix-tile-64", rows: 64, columns: 64 },
-  { part: "matrix-tile-32", rows: 32, columns: 32 },
 ] as const;
+
+/** The smallest tile: it always does. */
+const SMALL = { part: "matrix-tile-32", rows: 32, columns: 32 } as const;
 
 /** Large tiles only where there are enough of them to fill a GPU. */
 const MANY_TILES = 96;
 
-/** What the two stages of the larger tile take of workgroup memory, in bytes. */
-const STAGE_BYTES = 20_480;
+/** What the stages take of workgroup memory at most, in bytes. */
+const STAGE_BYTES = 40_960;
+
+/** Threads of a workgroup, with any tile: at most. */
+const THREADS = 512;
 
 /** Products of a matrix unit: what shaders/matrix-product.wgsl asks for. */
 const CONFIG = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 } as const;
@@ -30,16 +36,21 @@ export function hasMatrixForm(gpu: Gpu, w: Tensor): boolean {
     subgroupSize === 32 &&
     subgroupMaxSize === 32 &&
     gpu.limits.maxComputeWorkgroupStorageSize >= STAGE_BYTES &&
+    gpu.limits.maxComputeInvocationsPerWorkgroup >= THREADS &&
     subgroupMatrixConfigs.some((config) => keys.every((key) => config[key] === CONFIG[key]))
   );
 }
 
 /** The tile for a product of [rows, columns], and workgroups [columns, rows]. Results do not depend on it. */
 export function matrixTile(rows: number, columns: number) {
-  const grid = (tile: (typeof TILES)[number]): [number, number] => [
+  const grid = (tile: { rows: number; columns: number }): [number, number] => [
     Math.ceil(columns / tile.columns),
     Math.ceil(rows / tile.rows),
   ];
-  const tile = TILES.find((t) => grid(t)[0] * grid(t)[1] >= MANY_TILES && rows > TILES[1].rows) ?? TILES[1];
+  const suits = (tile: (typeof TILES)[number]) => {
+    const [across, down] = grid(tile);
+    return across * down >= MANY_TILES && rows > tile.rows / 2;
+  };
+  const tile = TILES.find(suits) ?? SMALL;
   return { part: tile.part, workgroups: grid(tile) };
 }

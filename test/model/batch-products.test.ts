@@ -17,7 +17,7 @@ const here = hasMatrixForm(gpu, probe);
 probe.free();
 const missing = here ? "" : " (skipped: this adapter has no subgroup matrices of 16 × 16 × 16 halves)";
 
-const TILES = ["matrix-tile-32", "matrix-tile-64"];
+const TILES = ["matrix-tile-32", "matrix-tile-64", "matrix-tile-128"];
 
 test.each(
   ["matmul-subgroup-matrix", "matmul-transposed-subgroup-matrix", "kv-write-subgroup-matrix"].flatMap(
@@ -39,18 +39,20 @@ test("small tiles where large ones would be too few for a GPU", () => {
   expect(matrixTile(1, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 1] });
   expect(matrixTile(256, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 8] });
   expect(matrixTile(256, 2304)).toEqual({ part: "matrix-tile-64", workgroups: [36, 4] });
+  expect(matrixTile(2048, 768)).toEqual({ part: "matrix-tile-128", workgroups: [6, 16] });
+  expect(matrixTile(256, 50257)).toEqual({ part: "matrix-tile-128", workgroups: [393, 2] });
   expect(matrixTile(1, 50257)).toEqual({ part: "matrix-tile-32", workgroups: [1571, 1] });
 });
 
-// Tiles of 32 × 32 with steps of 64 over k, or 64 × 64 with steps of 32.
+// Tiles of 32 × 32, 64 × 64 or 128 × 128; steps of 32 over k, in four chains of whole steps.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
   { rows: 3, K: 63, N: 5, why: "K, N and the rows are no multiples of 4" },
   { rows: 31, K: 64, N: 31, why: "one row and one column less than a small tile" },
-  { rows: 32, K: 128, N: 32, why: "exactly one small tile" },
-  { rows: 33, K: 129, N: 33, why: "one past it in every direction" },
-  { rows: 64, K: 768, N: 6144, why: "large tiles" },
-  { rows: 65, K: 769, N: 6145, why: "one past them in every direction" },
+  { rows: 32, K: 128, N: 32, why: "exactly one small tile, four chains of one step" },
+  { rows: 33, K: 129, N: 33, why: "one past it in every direction, chains of two steps" },
+  { rows: 64, K: 768, N: 6144, why: "middle tiles" },
+  { rows: 66, K: 65, N: 12289, why: "large tiles that are not full" },
   { rows: 2, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
 ];
 
@@ -164,21 +166,23 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
     },
   );
 
-  test("a row alone, in a small tile and in a large one has the same bits", async () => {
-    const [K, N] = [769, 6145];
-    const [x, w, bias] = [randomFloats(1, 65 * K), randomFloats(2, K * N), randomFloats(3, N)];
-    expect(matrixTile(65, N).part).toBe("matrix-tile-64");
-    expect(matrixTile(17, N).part).toBe("matrix-tile-32");
-    const many = (await product(x, w, bias)).values;
-    const few = (await product(x.slice(0, 17 * K), w, bias)).values;
-    expect(few).toEqual(many.slice(0, 17 * N));
-    for (const r of [0, 16, 64]) {
-      const alone = await product(x.slice(r * K, (r + 1) * K), w, bias);
-      expect(alone.values).toEqual(many.slice(r * N, (r + 1) * N));
+  test("a row alone, in a small tile, a middle and a large one has the same bits", async () => {
+    const [K, N] = [161, 12289];
+    const [x, w, bias] = [randomFloats(1, 66 * K), randomFloats(2, K * N), randomFloats(3, N)];
+    const parts = [1, 48, 66].map((rows) => matrixTile(rows, N).part);
+    expect(parts).toEqual(["matrix-tile-32", "matrix-tile-64", "matrix-tile-128"]);
+    const all = (await product(x, w, bias)).values;
+    const allT = (await transposed(x, w, K)).values;
+    for (const [first, rows] of [
+      [0, 48],
+      [0, 1],
+      [16, 1],
+      [65, 1],
+    ] as const) {
+      const some = x.slice(first * K, (first + rows) * K);
+      expect((await product(some, w, bias)).values).toEqual(all.slice(first * N, (first + rows) * N));
+      expect((await transposed(some, w, K)).values).toEqual(allT.slice(first * N, (first + rows) * N));
     }
-    const manyT = (await transposed(x, w, K)).values;
-    const aloneT = (await transposed(x.slice(64 * K), w, K)).values;
-    expect(aloneT).toEqual(manyT.slice(64 * N));
   });
 
   test("the same call 20 times gives the same bits", async () => {
