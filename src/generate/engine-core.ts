@@ -1,6 +1,5 @@
 import { check } from "../check.ts";
 import { EngineEvents } from "./engine-events.ts";
-import { EngineLatencies } from "./engine-metrics.ts";
 import type { EngineParts } from "./engine-open.ts";
 import { EngineSteps, type Flight } from "./engine-steps.ts";
 import type { EngineMetrics, RequestOptions, RequestOutput, StepRecord } from "./engine-types.ts";
@@ -20,9 +19,6 @@ export class EngineCore {
   readonly #steps: EngineSteps;
   /** Sequences with a repetition penalty, by owner. */
   readonly #penalised = new Map<number, Branch>();
-  readonly #latencies = new EngineLatencies();
-  /** When the last token of a sequence was known, by owner. */
-  readonly #lastTokens = new Map<number, number>();
   readonly #opened = performance.now();
   /** What comes of one step happens at one time. */
   #moment: number | undefined;
@@ -113,8 +109,8 @@ export class EngineCore {
 
   metrics(): EngineMetrics {
     const { reserved, total } = this.#parts.space.usage();
-    const { running, waiting, stats } = this.#scheduler;
-    return { running, waiting, kvUsage: reserved / total, ...stats, ...this.#latencies.summary() };
+    const { running, waiting, stats, latencies } = this.#scheduler;
+    return { running, waiting, kvUsage: reserved / total, ...stats, ...latencies };
   }
 
   /** Wait for what is in flight, whatever comes of it, and give the memory back. */
@@ -170,7 +166,6 @@ export class EngineCore {
       if (type === "finished") this.#end(request, type);
       else if (type === "token") {
         const { index, owner, token, text, finishReason } = update;
-        this.#measure(request, index, owner, time);
         if (finishReason !== null) this.#leave(owner);
         if (heard) this.events.emit({ type, id, index, token, text, time });
       } else if (type === "preempted") {
@@ -181,31 +176,15 @@ export class EngineCore {
     }
   }
 
-  #measure({ times }: Request, index: number, owner: number, time: number): void {
-    const before = this.#lastTokens.get(owner);
-    this.#lastTokens.set(owner, time);
-    if (before !== undefined) this.#latencies.next(before, time);
-    // All samples of a request get their first token at once.
-    else if (index === 0) this.#latencies.first(times.submitted, time);
-  }
-
-  /** Beams tell no tokens before the end. */
-  #measureSearch({ times, tokenTimes }: Request): void {
-    if (tokenTimes.length > 0) this.#latencies.first(times.submitted, tokenTimes[0]!);
-    for (let i = 1; i < tokenTimes.length; i++) this.#latencies.next(tokenTimes[i - 1]!, tokenTimes[i]!);
-  }
-
   /** A sequence has ended. */
   #leave(owner: number): void {
     this.#steps.leave(owner);
     this.#penalised.delete(owner);
-    this.#lastTokens.delete(owner);
   }
 
   /** A request is over. */
   #end(request: Request, type: "finished" | "aborted"): void {
     for (const { owner } of request.branches) this.#leave(owner);
-    if (request.search) this.#measureSearch(request);
     const { id, times } = request;
     const waiter = this.waiters.get(id);
     this.waiters.delete(id);

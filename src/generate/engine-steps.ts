@@ -134,7 +134,7 @@ export class EngineSteps {
 
   #pieceOf({ holding, position, tokens }: PlanPiece): RaggedPiece {
     const slotRow = this.#space.slotRow(holding);
-    const last = tokens.at(-1)!;
+    const last = tokens[tokens.length - 1]!;
     if (typeof last === "number") return { tokens: tokens as readonly number[], position, slotRow };
     const forwarded = this.#forwarded(last);
     // Nearly always it is alone.
@@ -144,9 +144,9 @@ export class EngineSteps {
 
   /** A token that only the GPU knows: which launch has it. */
   #forwarded({ plan, sample }: PendingToken): ForwardedToken {
-    const flight = this.#flights.find((f) => f.plan.number === plan);
-    check(flight, () => `engine: a token of plan ${plan} is pending, but that plan is not in flight`);
-    return { launch: flight.launch, sample };
+    for (const flight of this.#flights)
+      if (flight.plan.number === plan) return { launch: flight.launch, sample };
+    throw new Error(`engine: a token of plan ${plan} is pending, but that plan is not in flight`);
   }
 
   #sampleOf({ piece, owner, sampling, sequenceId, generated, wantsLogits }: PlanSample): RaggedSample {

@@ -106,19 +106,21 @@ export class Sequence {
 
   /** Add the token that was chosen and find out whether it is the last. Returns the text that it sets free. */
   accept(token: number): string {
-    check(
-      this.#finishReason === null,
-      () => `sequence ${this.id}: token ${token} came after its end (${this.#finishReason})`,
-    );
-    check(isId(token), () => `sequence ${this.id}: ${token} is not a token id`);
+    if (this.#finishReason !== null)
+      check(false, `sequence ${this.id}: token ${token} came after its end (${this.#finishReason})`);
+    if (!isId(token)) check(false, `sequence ${this.id}: ${token} is not a token id`);
     this.#tokens.push(token);
     if (this.#eosIds.has(token)) return this.#finish("eos", "");
 
-    const { emit, stopped } = this.#stopMatcher.push(this.#textStream?.push(token) ?? "");
-    if (stopped) return this.#finish("stop", emit);
+    let emit = "";
+    if (this.#textStream) {
+      const pushed = this.#stopMatcher.push(this.#textStream.push(token));
+      emit = pushed.emit;
+      if (pushed.stopped) return this.#finish("stop", emit);
+    }
     if (this.generatedLength >= this.maxNewTokens) return this.#finish("length", emit);
     if (this.#tokens.length >= this.contextLength) return this.#finish("context", emit);
-    this.#text += emit;
+    if (emit !== "") this.#text += emit;
     return emit;
   }
 
