@@ -33,7 +33,7 @@ const W_QUADS = TILE_COLUMNS * W_STRIDE;
 var<private> first_column: u32; // of w's rows
 
 fn fetch_w(i: u32, k: u32, thread: u32) -> Packed4 {
-  let quad = i * GROUP_THREADS + thread;
+  let quad = i * THREADS + thread;
   let row = first_column + quad / (TILE_DEPTH / 4u);
   let column = k / 4u + quad % (TILE_DEPTH / 4u);
   let inside = row < params.count && column < params.k_quads;
@@ -41,7 +41,7 @@ fn fetch_w(i: u32, k: u32, thread: u32) -> Packed4 {
 }
 
 fn w_place(i: u32, thread: u32) -> u32 {
-  let quad = i * GROUP_THREADS + thread;
+  let quad = i * THREADS + thread;
   return quad / (TILE_DEPTH / 4u) * W_STRIDE + quad % (TILE_DEPTH / 4u);
 }
 
@@ -57,13 +57,20 @@ fn main(
 ) {
   let first_row = workgroup.y * TILE_ROWS;
   first_column = workgroup.x * TILE_COLUMNS;
-  var totals = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
-  for (var i = 0u; i < STRIP_TOTALS * ROW_MATRICES; i++) {
-    let place = total_place(i, thread);
-    let row = first_row + place.x;
-    let column = first_column + 4u * place.y;
-    if (place.x < TILE_ROWS && row < params.rows && column < params.columns) {
-      y[(row * params.stride + params.first + column) / 4u] = totals[i];
+  var sums = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
+
+  // Store: strip by strip.
+  for (var strip = 0u; strip < ROW_MATRICES; strip++) {
+    store_strip(&sums, strip, subgroup);
+    workgroupBarrier(); // the strip is complete
+    for (var i = 0u; i < STRIP_LOADS; i++) {
+      let place = strip_place(strip, i, thread);
+      let row = first_row + place.x;
+      let column = first_column + 4u * place.y;
+      if (row < params.rows && column < params.columns) {
+        y[(row * params.stride + params.first + column) / 4u] = strip_sum(i, thread);
+      }
     }
+    workgroupBarrier(); // the strip was read
   }
 }

@@ -8,14 +8,14 @@ const W_QUADS = TILE_DEPTH * W_STRIDE;
 var<private> first_quad: u32; // of columns
 
 fn fetch_w(i: u32, k: u32, thread: u32) -> Packed4 {
-  let quad = i * GROUP_THREADS + thread;
+  let quad = i * THREADS + thread;
   let row = k + quad / (TILE_COLUMNS / 4u);
   let column = min(first_quad + quad % (TILE_COLUMNS / 4u), params.n_quads - 1u);
   return select(Packed4(), w[min(row, params.depth - 1u) * params.n_quads + column], row < params.depth);
 }
 
 fn w_place(i: u32, thread: u32) -> u32 {
-  let quad = i * GROUP_THREADS + thread;
+  let quad = i * THREADS + thread;
   return quad / (TILE_COLUMNS / 4u) * W_STRIDE + quad % (TILE_COLUMNS / 4u);
 }
 
@@ -27,13 +27,18 @@ fn w_matrix(at: u32, k: u32, column: u32) -> Right {
 fn multiply_rows(workgroup: vec2u, thread: u32, subgroup: u32) {
   let first_row = workgroup.y * TILE_ROWS;
   first_quad = workgroup.x * (TILE_COLUMNS / 4u);
-  var totals = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
-  for (var i = 0u; i < STRIP_TOTALS * ROW_MATRICES; i++) {
-    let place = total_place(i, thread);
-    let row = first_row + place.x;
-    let column = first_quad + place.y;
-    if (place.x < TILE_ROWS && row < params.rows && column < params.n_quads) {
-      finish(row, column, totals[i] + bias[column]);
+  var sums = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
+  for (var strip = 0u; strip < ROW_MATRICES; strip++) {
+    store_strip(&sums, strip, subgroup);
+    workgroupBarrier(); // the strip is complete
+    for (var i = 0u; i < STRIP_LOADS; i++) {
+      let place = strip_place(strip, i, thread);
+      let row = first_row + place.x;
+      let column = first_quad + place.y;
+      if (row < params.rows && column < params.n_quads) {
+        finish(row, column, strip_sum(i, thread) + bias[column]);
+      }
     }
+    workgroupBarrier(); // the strip was read
   }
 }

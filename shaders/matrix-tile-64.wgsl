@@ -2,6 +2,6 @@
 
 const TILE_ROWS = 64u;
 const TILE_COLUMNS = 64u;
+const TILE_DEPTH = 32u;
 const SUBGROUP_ROWS = 2u;    // subgroups along the rows of a tile
 const SUBGROUP_COLUMNS = 2u; // and along its columns
-const GROUPS = 2u;           // sets of subgroups, each with a chain of its own at a time

@@ -14,10 +14,7 @@ const SMALL = { part: "matrix-tile-32", rows: 32, columns: 32 } as const;
 const MANY_TILES = 96;
 
 /** What the stages take of workgroup memory at most, in bytes. */
-const STAGE_BYTES = 40_960;
-
-/** Threads of a workgroup, with any tile: at most. */
-const THREADS = 512;
+const STAGE_BYTES = 37_888;
 
 /** Products of a matrix unit: what shaders/matrix-product.wgsl asks for. */
 const CONFIG = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 } as const;
@@ -36,7 +33,6 @@ export function hasMatrixForm(gpu: Gpu, w: Tensor): boolean {
     subgroupSize === 32 &&
     subgroupMaxSize === 32 &&
     gpu.limits.maxComputeWorkgroupStorageSize >= STAGE_BYTES &&
-    gpu.limits.maxComputeInvocationsPerWorkgroup >= THREADS &&
     subgroupMatrixConfigs.some((config) => keys.every((key) => config[key] === CONFIG[key]))
   );
 }

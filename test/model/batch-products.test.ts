@@ -44,13 +44,13 @@ test("small tiles where large ones would be too few for a GPU", () => {
   expect(matrixTile(1, 50257)).toEqual({ part: "matrix-tile-32", workgroups: [1571, 1] });
 });
 
-// Tiles of 32 × 32, 64 × 64 or 128 × 128; steps of 32 over k, in four chains of whole steps.
+// Tiles of 32 × 32 with steps of 64 over k; of 64 × 64 or 128 × 128 with steps of 32.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
   { rows: 3, K: 63, N: 5, why: "K, N and the rows are no multiples of 4" },
   { rows: 31, K: 64, N: 31, why: "one row and one column less than a small tile" },
-  { rows: 32, K: 128, N: 32, why: "exactly one small tile, four chains of one step" },
-  { rows: 33, K: 129, N: 33, why: "one past it in every direction, chains of two steps" },
+  { rows: 32, K: 128, N: 32, why: "exactly one small tile" },
+  { rows: 33, K: 129, N: 33, why: "one past it in every direction" },
   { rows: 64, K: 768, N: 6144, why: "middle tiles" },
   { rows: 66, K: 65, N: 12289, why: "large tiles that are not full" },
   { rows: 2, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
