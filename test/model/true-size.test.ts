@@ -5,7 +5,7 @@ import { CACHE_MODES } from "../../src/kv/cache.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { RaggedStep } from "../../src/model/ragged-step.ts";
 import { checkTrueSize, loadTrueSize, type TrueSize } from "../golden-check.ts";
-import { logSoftmax } from "../golden-file.ts";
+import { meanKl } from "../golden-file.ts";
 import { openTestGpu } from "../gpu-fixture.ts";
 import { nmse } from "../numerics.ts";
 
@@ -98,8 +98,7 @@ describe.runIf(gpu)(`many sequences of a checkpoint of true size, f16 (${title})
       const rows = [...(await result).logits.values()];
       const ours = Float32Array.from({ length: count * V }, (_, i) => rows[Math.floor(i / V)]![i % V]!);
       const wanted = logits.subarray(0, count * V);
-      const kl =
-        rows.reduce((sum, row, r) => sum + divergence(wanted.subarray(r * V, (r + 1) * V), row), 0) / count;
+      const kl = meanKl(ours, wanted, V);
       console.log(
         `f16, ${count} rows: NMSE ${nmse(ours, wanted).toExponential(2)}, mean KL ${kl.toExponential(2)}`,
       );
@@ -157,9 +156,3 @@ describe.runIf(gpu)(`many sequences of a checkpoint of true size, f16 (${title})
     expect(tight.outputs).toEqual(eight.outputs);
   });
 });
-
-/** KL(p, q) in nats of the softmax of two rows of logits. */
-function divergence(p: Float32Array, q: Float32Array): number {
-  const [ours, theirs] = [logSoftmax(p), logSoftmax(q)];
-  return ours.reduce((sum, log, i) => sum + Math.exp(log) * (log - theirs[i]!), 0);
-}
