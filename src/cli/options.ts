@@ -168,7 +168,7 @@ export function addCacheOptions(command: Command): Command {
     )
     .option(
       "--max-seq-len <tokens>",
-      "tokens that the contiguous cache reserves for a sequence (default: the model's context)",
+      "most tokens of a sequence in the engine, and in the contiguous cache, which reserves them all (default: the model's context)",
       integer("--max-seq-len", 1),
     )
     .option(

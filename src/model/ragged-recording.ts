@@ -21,8 +21,8 @@ export interface StepMemory {
 }
 
 /**
- * Add the launches of a step of `bucket`'s size: 8 a layer, two before and, where anything is sampled, four behind. Returns where the
- * logits are, [samples, V] f32, undefined without samples; their memory is scratch, so they are there until another step runs.
+ * Add the launches of a step of `bucket`'s size: 8 a layer (7 where a product writes keys and values itself), two before and, where
+ * anything is sampled, four behind. Returns where the logits are, [samples, V] f32, undefined without samples; their memory is scratch, so they are there until another step runs.
  */
 export function recordRagged(
   model: Gpt2,
