@@ -54,15 +54,21 @@ export class EngineCore {
     return this.#scheduler.isIdle;
   }
 
-  /** Put a request into the queue: its id. Throws BadInput when it can never run. */
-  add(options: RequestOptions): number {
+  /** Put a request into the queue: its id. Throws BadInput when it can never run, and what a listener throws: then it does not run either. */
+  add(options: RequestOptions, waiter?: (output: RequestOutput) => void): number {
     const request = new Request(this.#requests, options, this.#parts.settings.maxSeqLen);
     this.#scheduler.add(request);
+    const id = this.#requests++;
+    if (waiter) this.waiters.set(id, waiter);
     if ((options.sampling.repetitionPenalty ?? 1) !== 1)
       for (const branch of request.branches) this.#penalised.set(branch.owner, branch);
-    if (this.events.heard)
-      this.events.emit({ type: "submitted", id: request.id, time: request.times.submitted });
-    return this.#requests++;
+    try {
+      if (this.events.heard) this.events.emit({ type: "submitted", id, time: request.times.submitted });
+    } catch (error) {
+      this.abort(id);
+      throw error;
+    }
+    return id;
   }
 
   /** False if it is over, or never was. */
@@ -72,8 +78,17 @@ export class EngineCore {
     return request !== undefined;
   }
 
-  abortAll(): void {
-    for (const { id } of [...this.#scheduler.requests]) this.abort(id);
+  /** Abort these requests, all that are open unless told otherwise; what a listener throws comes after the last of them. */
+  abortAll(ids: Iterable<number> = [...this.#scheduler.requests].map(({ id }) => id)): void {
+    let failure: { readonly error: unknown } | undefined;
+    for (const id of ids) {
+      try {
+        this.abort(id);
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+    if (failure) throw failure.error;
   }
 
   /**
@@ -92,13 +107,19 @@ export class EngineCore {
       this.#moment = begun;
       this.#forgetLost(this.#steps.takeLost());
       const plan = this.#scheduler.schedule();
-      this.#tell(this.#scheduler.takeChanges());
-      this.#moment = undefined;
+      const changes = this.#scheduler.takeChanges();
+      this.#takePlaces(changes);
       if (plan) this.#loads.push(this.events.heard ? this.#load() : undefined);
       const arrival = plan && this.#steps.submit(plan);
-      this.#busy += this.now - begun;
+      try {
+        // After the plan is submitted: a listener may abort whom it names.
+        this.#tell(changes);
+      } finally {
+        this.#moment = undefined;
+        this.#busy += this.now - begun;
+        if (arrival) await arrival;
+      }
       if (!plan) break;
-      if (arrival) await arrival;
     }
     const flight = this.#steps.takeOldest();
     if (flight) await this.#take(flight);
@@ -162,17 +183,26 @@ export class EngineCore {
     const time = this.#moment ?? this.now;
     for (const update of updates) {
       const { type, request } = update;
-      const { id } = request;
+      const { id, state } = request;
+      // By a listener, just now: "aborted" is the last that is told of a request.
+      if (state === "aborted") continue;
       if (type === "finished") this.#end(request, type);
       else if (type === "token") {
         const { index, owner, token, text, finishReason } = update;
         if (finishReason !== null) this.#leave(owner);
         if (heard) this.events.emit({ type, id, index, token, text, time });
       } else if (type === "preempted") {
-        this.#preempted++;
-        for (const { owner } of request.branches) this.#steps.preempt(owner);
         if (heard) this.events.emit({ type, id, time, how: update.how });
       } else if (heard) this.events.emit({ type, id, time, cachedTokens: request.cachedTokens ?? 0 });
+    }
+  }
+
+  /** Those who had to make room have no rows of tokens seen any more. */
+  #takePlaces(changes: readonly SchedulerUpdate[]): void {
+    for (const { type, request } of changes) {
+      if (type !== "preempted") continue;
+      this.#preempted++;
+      for (const { owner } of request.branches) this.#steps.preempt(owner);
     }
   }
 

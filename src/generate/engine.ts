@@ -14,6 +14,7 @@ import type {
   GenerationOptions,
   PromptOutput,
   RequestOptions,
+  RequestOutput,
 } from "./engine-types.ts";
 
 /**
@@ -71,15 +72,7 @@ export class Engine {
    * tokenizer's. Throws BadInput with the reason when it can never run, and what made the engine fail after that.
    */
   submit(options: RequestOptions): number {
-    if (this.#failure) throw this.#failure.error;
-    check(!this.#closing, "engine: it is closed; open another one");
-    const { tokenizer, vocabSize, eosIds } = this.#parts;
-    const { prompt } = options;
-    const foreign = prompt.find((id) => !(id >= 0 && id < vocabSize));
-    if (foreign !== undefined)
-      throw new BadInput(`prompt: token id ${foreign} is out of vocabulary (0..${vocabSize - 1})`);
-    const textStream = tokenizer && (() => streamAfter(tokenizer, prompt, { skipSpecialTokens: true }));
-    return this.#core.add({ eosIds, textStream, ...defined(options) });
+    return this.#submit(options);
   }
 
   /** End a request wherever it is; what it has is told by the event "aborted", and to its `generate`. False if it is over. */
@@ -99,15 +92,12 @@ export class Engine {
   ): AsyncGenerator<PromptOutput, void, undefined> {
     const outbox = new Outbox();
     const indexOf = new Map<number, number>();
-    const abortAll = () => {
-      for (const id of indexOf.keys()) this.abort(id);
-    };
+    const abortAll = () => this.#core.abortAll(indexOf.keys());
     this.#outboxes.add(outbox);
     try {
       for (const [i, prompt] of prompts.entries()) {
-        const id = this.submit(this.#requestOf(prompt, i, options));
+        const id = this.#submit(this.#requestOf(prompt, i, options), (output) => outbox.put(output));
         indexOf.set(id, i);
-        this.#core.waiters.set(id, (output) => outbox.put(output));
       }
       if (signal?.aborted) abortAll();
       signal?.addEventListener("abort", abortAll);
@@ -145,7 +135,10 @@ export class Engine {
     while (!signal?.aborted && (await this.step()));
   }
 
-  /** Call `listener` with every event from now on; the function returned ends that. What it throws is a failure of the step. */
+  /**
+   * Call `listener` with every event from now on; the function returned ends that. What it throws is a failure of the step, and of
+   * `submit`, `abort` and `close` where they tell the event: then that request is not run, that one is aborted, and the memory given back.
+   */
   on(listener: EngineListener): () => void {
     return this.#core.events.on(listener);
   }
@@ -161,10 +154,13 @@ export class Engine {
   }
 
   async #shutDown(): Promise<void> {
-    this.#core.abortAll();
-    // It waits for tokens that are on their way, and then finds nothing to do.
-    await this.#stepping?.catch(() => {});
-    await this.#core.close();
+    try {
+      this.#core.abortAll();
+    } finally {
+      // It waits for tokens that are on their way, and then finds nothing to do.
+      await this.#stepping?.catch(() => {});
+      await this.#core.close();
+    }
   }
 
   async #step(): Promise<boolean> {
@@ -193,6 +189,19 @@ export class Engine {
     } finally {
       this.#driving = false;
     }
+  }
+
+  /** `waiter` gets what there is of the request when it is over. */
+  #submit(options: RequestOptions, waiter?: (output: RequestOutput) => void): number {
+    if (this.#failure) throw this.#failure.error;
+    check(!this.#closing, "engine: it is closed; open another one");
+    const { tokenizer, vocabSize, eosIds } = this.#parts;
+    const { prompt } = options;
+    const foreign = prompt.find((id) => !(id >= 0 && id < vocabSize));
+    if (foreign !== undefined)
+      throw new BadInput(`prompt: token id ${foreign} is out of vocabulary (0..${vocabSize - 1})`);
+    const textStream = tokenizer && (() => streamAfter(tokenizer, prompt, { skipSpecialTokens: true }));
+    return this.#core.add({ eosIds, textStream, ...defined(options) }, waiter);
   }
 
   #requestOf(prompt: readonly number[] | string, index: number, options: GenerationOptions): RequestOptions {
