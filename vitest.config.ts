@@ -6,6 +6,8 @@ const LONG = [
   "golden-novels",
   "batch-runner",
   "ops/sample",
+  "engine-preemption",
+  "ragged-step",
   "cli/bench-kv",
   "decode-step",
   "int8",
