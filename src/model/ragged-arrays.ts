@@ -90,6 +90,9 @@ export class RaggedArrays {
   private readonly layouts = new Map<Bucket, Layout>();
   /** The first 8 words of a row of settings, for the objects that hold them: most steps see the same. */
   private readonly known = new WeakMap<SampleSettings, Uint32Array>();
+  /** The bucket that was filled last, and whose settings its rows have: half of the time to fill them went into the same words again. */
+  private filled: Bucket | undefined;
+  private rowsOf: SampleSettings[] = [];
 
   /** Room for batches up to the largest bucket. Throws OutOfMemory. */
   constructor(gpu: Gpu, largest: Bucket, limits: ArrayLimits) {
@@ -122,6 +125,8 @@ export class RaggedArrays {
   /** Lay a batch out for its bucket. Throws on what the GPU would take without a word, with nothing uploaded. */
   fill(batch: RaggedBatch, bucket: Bucket, launch: number): void {
     const at = this.layout(bucket);
+    if (this.filled !== bucket) this.rowsOf = [];
+    this.filled = bucket;
     this.fillPieces(batch.pieces, bucket, at, launch);
     this.fillSamples(batch, bucket, at, launch);
   }
@@ -212,15 +217,22 @@ export class RaggedArrays {
       if (seen === undefined && (settings.repetitionPenalty ?? 1) !== 1)
         check(false, `ragged step: sample ${i} has a repetition penalty but no row of tokens seen`);
       words[at.lastRows + i] = words[at.queryStarts + piece + 1]! - 1;
-      let start = this.known.get(settings);
-      if (!start) {
-        start = settingsWords(settings, 0);
-        this.known.set(settings, start);
+      if (this.rowsOf[i] !== settings) {
+        words.set(this.startOf(settings), row);
+        this.rowsOf[i] = settings;
       }
-      words.set(start, row);
       words[row + 7] = sequenceId;
       setListed(words, row, generated, this.ringIndex(launch, i), seen);
     }
+  }
+
+  private startOf(settings: SampleSettings): Uint32Array {
+    let start = this.known.get(settings);
+    if (!start) {
+      start = settingsWords(settings, 0);
+      this.known.set(settings, start);
+    }
+    return start;
   }
 
   private layout(bucket: Bucket): Layout {
