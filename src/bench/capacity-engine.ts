@@ -9,7 +9,7 @@ import { memoryFigures } from "./capacity-figures.ts";
 import type { MeasuredCapacity } from "./capacity-results.ts";
 import { GREEDY } from "./capacity-simulation.ts";
 import { mean } from "./measure.ts";
-import { type MeasuredThroughput, measureThroughput, warmUpRounds } from "./throughput.ts";
+import { type MeasuredThroughput, measureThroughput, untilWarm, warmUpRounds } from "./throughput.ts";
 import type { WorkloadRequest } from "./workload.ts";
 
 /** What a measured row needs to know of the experiment. */
@@ -27,7 +27,8 @@ export type MeasureOptions = Pick<
 >;
 
 /**
- * Run the requests, all there from the beginning, to their ends. `atOnce` sequences are what the warm-up prepares for.
+ * Run the requests, all there from the beginning, to their ends. `atOnce` sequences are what the warm-up prepares for; on a GPU it lasts
+ * 2 seconds at least.
  * Throws what the engine throws, and the signal's reason.
  */
 export async function measureLayout(
@@ -62,7 +63,10 @@ export async function measureLayout(
     };
     const { vocabSize } = model.config;
     const sequences = options.warmup ? atOnce : 0;
-    for (const round of warmUpRounds(requests, { sequences, maxBatchedTokens, vocabSize })) await run(round);
+    const rounds = warmUpRounds(requests, { sequences, maxBatchedTokens, vocabSize });
+    await untilWarm(model.gpu.info.software || rounds.length === 0, async () => {
+      for (const round of rounds) await run(round);
+    });
     const measured = await run(requests);
     const steps = measured.steps.map((s) => ({ ...s, ...s.kv }));
     const { prefixQueries, prefixHits, recomputedTokens } = measured.counters;

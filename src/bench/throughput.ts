@@ -217,6 +217,16 @@ export function warmUpRounds(requests: readonly WorkloadRequest[], shape: WarmUp
   return [batches, prompts.map((prompt) => ({ prompt, outputLen: 1, arrival: 0 }))];
 }
 
+/** A GPU's clocks and the host's compiler need so many seconds of work before a step takes the time that it will take. */
+const WARM_SECONDS = 2;
+
+/** Run `round` once; on a GPU again and again until it has run for 2 seconds. On the software adapter nothing would become faster. */
+export async function untilWarm(isSoftware: boolean, round: () => Promise<void>): Promise<void> {
+  const begun = performance.now();
+  do await round();
+  while (!isSoftware && performance.now() - begun < 1e3 * WARM_SECONDS);
+}
+
 function difference(after: EngineMetrics, before: EngineMetrics): Counters {
   return Object.fromEntries(COUNTERS.map((name) => [name, after[name] - before[name]])) as Counters;
 }

@@ -8,6 +8,7 @@ import {
   measureThroughput,
   rehearsal,
   type ThroughputOptions,
+  untilWarm,
 } from "../bench/throughput.ts";
 import { completeThroughput } from "../bench/throughput-conclude.ts";
 import { writeThroughput } from "../bench/throughput-report.ts";
@@ -121,8 +122,11 @@ async function measure(
       bar.show(done, total, `${running} running`);
     return measureThroughput(engine, some, { ...options, onProgress }).finally(bar.stop);
   };
-  const { error } = await run(rehearsal(requests, warmups, config.vocabSize), "requests of the warm-up");
-  if (error) throw error;
+  const others = rehearsal(requests, warmups, config.vocabSize);
+  await untilWarm(gpu.info.software || warmups === 0, async () => {
+    const { error } = await run(others, "requests of the warm-up");
+    if (error) throw error;
+  });
   gpu.memory.resetPeak();
   const measured = await run(requests, "requests");
   if (measured.steps.length === 0) throw measured.error ?? new BadInput(measured.refused[0]!.reason);

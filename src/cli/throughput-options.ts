@@ -90,7 +90,7 @@ export function addThroughputOptions(command: Command): Command {
     )
     .option(
       "--num-warmups <n>",
-      "requests that run before the measuring, with other tokens (default: twice --max-sequences)",
+      "requests that run before the measuring, with other tokens, on a GPU again until 2 seconds have passed; 0: none (default: twice --max-sequences)",
       integer("--num-warmups", 0, 100_000),
     )
     .addOption(
