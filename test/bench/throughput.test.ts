@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { DARK, LIGHT } from "../../src/bench/chart-parts.ts";
 import { chartSvg } from "../../src/bench/chart-svg.ts";
 import {
@@ -11,6 +11,7 @@ import {
   rehearsal,
   type ThroughputOptions,
   type TimedStep,
+  untilWarm,
   warmUpRounds,
 } from "../../src/bench/throughput.ts";
 import { heldOverTime, rateOverTime, throughputCharts } from "../../src/bench/throughput-charts.ts";
@@ -131,6 +132,21 @@ describe("measuring", () => {
 });
 
 describe("the warm-up", () => {
+  test("is one round on the software adapter, and rounds until 2 seconds have passed on a GPU", async () => {
+    let now = 0;
+    const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
+    let rounds = 0;
+    const round = async () => {
+      rounds++;
+      now += 750;
+    };
+    await untilWarm(true, round);
+    expect(rounds).toBe(1);
+    await untilWarm(false, round);
+    expect(rounds).toBe(1 + 3);
+    clock.mockRestore();
+  });
+
   test("rehearses the first requests with other tokens, all at once", () => {
     const workload = requests([3, 5], [4, 6], [5, 7]).map((r, i) => ({ ...r, arrival: i }));
     expect(rehearsal(workload, 2, 131)).toEqual([
