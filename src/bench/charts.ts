@@ -3,6 +3,8 @@
  * the report draws them live, from the same options.
  */
 import type { EChartsOption } from "echarts";
+import { batchKvChart, batchRateChart } from "./batch-charts.ts";
+import { batchLabels, isBatch, rowLabels } from "./batch-labels.ts";
 import { type Chart, chart, common, heading, type Look, legend, MARGIN, valueAxis } from "./chart-parts.ts";
 import { type Lang, labels } from "./labels.ts";
 import { modeChart } from "./mode-chart.ts";
@@ -10,20 +12,26 @@ import type { BenchResults, ModeSummary } from "./results.ts";
 import { rawKvCharts, rawLatencyChart } from "./step-charts.ts";
 import { formatBytes, formatSeconds, inUnit, memoryUnit, timeUnit } from "./units.ts";
 
-/** All charts, in the order of the report: side by side, normalised, raw latency, raw KV, then one for each mode. */
+/**
+ * All charts, in the order of the report: side by side, normalised, raw latency, raw KV, then one for each mode; of a batch also
+ * what it keeps, after the normalised figures, and its tokens, after the latency.
+ */
 export function kvCharts(results: BenchResults, lang: Lang, look: Look): Chart[] {
   if (results.summary.length === 0) return [];
   return [
     modesChart(results.summary, lang, look),
     normalisedChart(results.summary, lang, look),
+    ...batchKvChart(results.summary, lang, look),
     rawLatencyChart(results, lang, look),
+    ...(isBatch(results.summary) ? [batchRateChart(results, lang, look)] : []),
     ...rawKvCharts(results, lang, look),
     ...results.summary.map((s) => modeChart(results, s.mode, lang, look)),
   ];
 }
 
 function modesChart(summary: readonly ModeSummary[], lang: Lang, look: Look): Chart {
-  const { modes, rows, charts } = labels(lang);
+  const { modes, charts } = labels(lang);
+  const rows = rowLabels(summary, lang);
   const time = timeUnit(Math.max(...summary.map((s) => s.avgSecondsPerToken)));
   const memory = memoryUnit(Math.max(...summary.map((s) => s.peakBytes)));
   const names = summary.map((s) =>
@@ -70,15 +78,28 @@ function modesChart(summary: readonly ModeSummary[], lang: Lang, look: Look): Ch
 }
 
 function normalisedChart(summary: readonly ModeSummary[], lang: Lang, look: Look): Chart {
-  const { modes, rows, charts, chart: words } = labels(lang);
+  const { modes, charts, chart: words } = labels(lang);
+  const rows = rowLabels(summary, lang);
+  const batchRows = batchLabels(lang).rows;
+  const kvFigures: [string, (s: ModeSummary) => number][] = isBatch(summary)
+    ? [
+        [batchRows.kvReservedMean, (s) => s.batch?.kvMeanReservedBytes ?? 0],
+        [
+          batchRows.kvWastedMean,
+          (s) => (s.batch ? s.batch.kvMeanReservedBytes - s.batch.kvMeanUsedBytes : 0),
+        ],
+      ]
+    : [
+        [rows.kvReserved, (s) => s.kvReservedBytes],
+        [rows.kvWasted, (s) => s.kvWastedBytes],
+      ];
   const figures: [string, (s: ModeSummary) => number][] = [
     [rows.average, (s) => s.avgSecondsPerToken],
     [rows.p95, (s) => s.p95SecondsPerToken],
     [rows.firstToken, (s) => s.timeToFirstTokenSeconds],
     [rows.total, (s) => s.totalSeconds],
     [rows.peak, (s) => s.peakBytes],
-    [rows.kvReserved, (s) => s.kvReservedBytes],
-    [rows.kvWasted, (s) => s.kvWastedBytes],
+    ...kvFigures,
   ];
   const share = (figure: (s: ModeSummary) => number, s: ModeSummary) =>
     Number((figure(s) / (Math.max(...summary.map(figure)) || 1)).toFixed(3));

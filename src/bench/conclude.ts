@@ -2,6 +2,8 @@
  * Sentences about the figures of a KV experiment. Each is computed, none claims more than the figures show: differences
  * within the spread are called that, and a mode that lost is said to have lost.
  */
+import { concludeBatch } from "./batch-conclude.ts";
+import { isBatch } from "./batch-labels.ts";
 import { type ConclusionText, conclusionText } from "./conclusion-text.ts";
 import type { Lang } from "./labels.ts";
 import {
@@ -28,6 +30,8 @@ export interface Circumstances {
   timing: Timing;
   /** Every run gave the same tokens; null when there were not two to compare. */
   sameTokens: boolean | null;
+  /** The temperature is 0. */
+  greedy?: boolean;
   /** Why the experiment stopped early, if it did. */
   incomplete?: string;
 }
@@ -41,8 +45,10 @@ export function concludeFrom(
   const text = conclusionText(lang);
   return [
     ...speed(summary, text),
-    ...summary.map((s) => course(s, text)),
-    ...kvMemory(summary, text),
+    // Steps of a batch get shorter as its sequences end, and at the end only the longest is left.
+    ...(isBatch(summary)
+      ? concludeBatch(summary, circumstances.greedy ?? false, lang)
+      : [...summary.map((s) => course(s, text)), ...kvMemory(summary, text)]),
     ...peakMemory(summary, text),
     ...caveats(summary, circumstances, text),
   ];
@@ -57,6 +63,7 @@ export function completeResults(measured: MeasuredResults, lang: Lang): BenchRes
     software: measured.adapter.software,
     timing: timingOfRuns(measured.runs),
     sameTokens: sameTokens.identical,
+    greedy: measured.options.temperature === 0,
     ...(incomplete === undefined ? {} : { incomplete }),
   };
   const conclusion = concludeFrom(summary, circumstances, lang);
@@ -77,7 +84,7 @@ function speed(summary: readonly ModeSummary[], text: ConclusionText): string[] 
   const average = formatSeconds(best!.avgSecondsPerToken);
   const lead =
     ties.length === 0
-      ? text.fastest(best!.mode, average)
+      ? text.fastest(best!.mode, average, isBatch(summary))
       : text.tie(
           [best!, ...ties].map((s) => ({ mode: s.mode, average: formatSeconds(s.avgSecondsPerToken) })),
           Math.min(...summary.map((s) => s.repeats)),
@@ -85,7 +92,12 @@ function speed(summary: readonly ModeSummary[], text: ConclusionText): string[] 
   const losers = slower
     .filter((s) => s.mode !== "none" && toldApart(best!, s))
     .map((s) =>
-      text.slower(best!.mode, s.mode, formatFactor(s.avgSecondsPerToken / best!.avgSecondsPerToken)),
+      text.slower(
+        best!.mode,
+        s.mode,
+        formatFactor(s.avgSecondsPerToken / best!.avgSecondsPerToken),
+        isBatch(summary),
+      ),
     );
   return [lead, ...losers, ...speedups(summary, text)];
 }

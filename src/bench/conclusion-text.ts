@@ -11,9 +11,9 @@ interface Waste {
 }
 
 export interface ConclusionText {
-  fastest(mode: CacheMode, average: string): string;
+  fastest(mode: CacheMode, average: string, batch: boolean): string;
   tie(modes: { mode: CacheMode; average: string }[], repeats: number): string;
-  slower(best: CacheMode, mode: CacheMode, factor: string): string;
+  slower(best: CacheMode, mode: CacheMode, factor: string, batch: boolean): string;
   speedups(modes: { mode: CacheMode; factor: string; withinSpread: boolean }[]): string;
   growth(mode: CacheMode, early: string, late: string, factor: string): string;
   firstToken(mode: CacheMode, seconds: string, share: string, early: string, late: string): string;
@@ -40,12 +40,13 @@ const en = labels("en").modes;
 const zh = labels("zh").modes;
 
 const EN: ConclusionText = {
-  fastest: (mode, average) => `Fastest: ${en[mode]}, ${average} a token on average.`,
+  fastest: (mode, average, batch) =>
+    `Fastest: ${en[mode]}, ${average} a ${batch ? "step" : "token"} on average.`,
   tie: (modes, repeats) =>
     `Fastest: ${modes.map((m) => `${en[m.mode]} (${m.average})`).join(" and ")} cannot be told apart; ` +
     `they differ by less than the spread of ${repeats > 1 ? `the ${repeats} repeats` : "the steps"}.`,
-  slower: (best, mode, factor) =>
-    `Compared with ${en[best]}, a token takes ${factor} as long with ${en[mode]}.`,
+  slower: (best, mode, factor, batch) =>
+    `Compared with ${en[best]}, a ${batch ? "step" : "token"} takes ${factor} as long with ${en[mode]}.`,
   speedups: (modes) =>
     `Speed-up over no cache: ${modes
       .map((m) => `${en[m.mode]} ${m.factor}${m.withinSpread ? " (within the spread)" : ""}`)
@@ -83,13 +84,13 @@ const EN: ConclusionText = {
 };
 
 const ZH: ConclusionText = {
-  fastest: (mode, average) => `最快：${zh[mode]}，平均每个 token ${average}。`,
+  fastest: (mode, average, batch) => `最快：${zh[mode]}，平均每${batch ? "步" : "个 token"} ${average}。`,
   tie: (modes, repeats) =>
     `最快：${modes.map((m) => `${zh[m.mode]}（${m.average}）`).join("与")}无法区分高下，差距小于${
       repeats > 1 ? ` ${repeats} 次重复` : "各步"
     }的波动范围。`,
-  slower: (best, mode, factor) =>
-    `与${zh[best]}相比，${zh[mode]}每个 token 用时为其 ${factor.replace("×", " 倍")}。`,
+  slower: (best, mode, factor, batch) =>
+    `与${zh[best]}相比，${zh[mode]}每${batch ? "步" : "个 token"}用时为其 ${factor.replace("×", " 倍")}。`,
   speedups: (modes) =>
     `相对无缓存的加速比：${modes
       .map((m) => `${zh[m.mode]} ${m.factor}${m.withinSpread ? "（在波动范围内）" : ""}`)

@@ -1,12 +1,14 @@
-import { generate } from "../generate/generate.ts";
+import { type GeneratedStep, generate } from "../generate/generate.ts";
 import type { SamplingOptions } from "../generate/sampler.ts";
 import { Sequence } from "../generate/sequence.ts";
 import { DeviceLost } from "../gpu/errors.ts";
 import { type ByPurpose, PURPOSES } from "../gpu/memory.ts";
 import type { CacheMode } from "../kv/cache.ts";
-import { type CacheOptions, makeCache } from "../kv/make-cache.ts";
+import { type CacheOptions, checkFits, makeCache } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { streamAfter, type Tokenizer } from "../tokenizer.ts";
+import type { SequenceResult } from "./batch-results.ts";
+import { batchLengths, checkPool, poolPages } from "./kv-batch.ts";
 import type { RunResult, StepResult, Timing } from "./results.ts";
 
 // The three-way experiment: the same prompt, sampler and seed, generated without a KV cache, with a contiguous one and
@@ -15,7 +17,10 @@ import type { RunResult, StepResult, Timing } from "./results.ts";
 export interface KvBenchOptions {
   readonly modes: readonly CacheMode[];
   readonly promptIds: readonly number[];
+  /** Of the longest sequence. */
   readonly newTokens: number;
+  /** Sequences at once, as `batchLengths` has them. Default 1. */
+  readonly batch?: number;
   readonly sampling: SamplingOptions;
   readonly ignoreEos: boolean;
   /** Measured runs of each mode. */
@@ -74,21 +79,48 @@ export function timingOf(mode: CacheMode, wanted: Timing): Timing {
   return mode === "none" ? "visible" : wanted;
 }
 
+type CacheNeeds = Pick<
+  KvBenchOptions,
+  "promptIds" | "newTokens" | "batch" | "maxSeqLen" | "pageSize" | "kvPages"
+>;
+
 /** The cache of one run. */
-export function cacheOptions(
-  model: Gpt2,
-  mode: CacheMode,
-  options: Pick<KvBenchOptions, "promptIds" | "newTokens" | "maxSeqLen" | "pageSize" | "kvPages">,
-): CacheOptions {
+function cacheOptions(model: Gpt2, mode: CacheMode, options: CacheNeeds): CacheOptions {
+  const { promptIds, newTokens, batch = 1, maxSeqLen, pageSize, kvPages } = options;
   return {
     mode,
-    sequences: 1,
+    sequences: batch,
     contextLength: model.config.contextLength,
-    expectedLength: options.promptIds.length + options.newTokens,
-    maxSeqLen: options.maxSeqLen,
-    pageSize: options.pageSize,
-    pages: options.kvPages,
+    expectedLength: promptIds.length + newTokens,
+    maxSeqLen,
+    pageSize,
+    pages: kvPages ?? poolPages(promptIds.length, batchLengths(batch, newTokens), pageSize),
   };
+}
+
+/** Refuse a run that its cache could not finish, before it begins. Throws BadInput. */
+export function checkCache(model: Gpt2, mode: CacheMode, options: CacheNeeds): void {
+  const { promptIds, newTokens, batch = 1, pageSize, kvPages } = options;
+  if (mode !== "paged" || batch === 1) checkFits(cacheOptions(model, mode, options));
+  else if (kvPages !== undefined)
+    checkPool(kvPages, promptIds.length, batchLengths(batch, newTokens), pageSize);
+}
+
+/** The sequences of one run, sequence 0 first. */
+function makeSequences(model: Gpt2, tokenizer: Tokenizer, options: KvBenchOptions): Sequence[] {
+  return batchLengths(options.batch ?? 1, options.newTokens).map(
+    (maxNewTokens, id) =>
+      new Sequence({
+        id,
+        prompt: options.promptIds,
+        maxNewTokens,
+        contextLength: model.config.contextLength,
+        sampling: options.sampling,
+        eosIds: model.config.eosTokenIds,
+        ignoreEos: options.ignoreEos,
+        textStream: streamAfter(tokenizer, options.promptIds, { skipSpecialTokens: true }),
+      }),
+  );
 }
 
 async function runOnce(
@@ -99,17 +131,8 @@ async function runOnce(
   options: KvBenchOptions,
   onStep: () => void,
 ): Promise<{ run: RunResult; error?: Error }> {
-  const { contextLength } = model.config;
-  const promptLength = options.promptIds.length;
-  const sequence = new Sequence({
-    prompt: options.promptIds,
-    maxNewTokens: options.newTokens,
-    contextLength,
-    sampling: options.sampling,
-    eosIds: model.config.eosTokenIds,
-    ignoreEos: options.ignoreEos,
-    textStream: streamAfter(tokenizer, options.promptIds, { skipSpecialTokens: true }),
-  });
+  const sequences = makeSequences(model, tokenizer, options);
+  const isBatch = sequences.length > 1;
   const timing = timingOf(mode, options.timing);
   const steps: StepResult[] = [];
   let surplus = 0;
@@ -124,23 +147,11 @@ async function runOnce(
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
     const start = performance.now();
     try {
-      for await (const step of generate(model, cache, [sequence], { timing })) {
+      for await (const step of generate(model, cache, sequences, { timing })) {
         totalSeconds = (performance.now() - start) / 1e3;
         if (step.step === 0) timeToFirstTokenSeconds = totalSeconds;
         surplus = step.surplus;
-        steps.push({
-          step: step.step + 1,
-          tokenId: step.tokens[0]!.token,
-          contextLength: promptLength + step.step,
-          newTokensComputed: step.computedTokens,
-          seconds: step.seconds,
-          gpuMemoryBytes: step.memory.current,
-          gpuPeakBytes: step.memory.peak,
-          memoryByPurpose: step.memory.byPurpose,
-          kvAllocatedBytes: step.kv.allocated,
-          kvReservedBytes: step.kv.reserved,
-          kvUsedBytes: step.kv.used,
-        });
+        steps.push(stepResult(step, options.promptIds.length, isBatch));
         peakBytes = Math.max(peakBytes, step.memory.peak);
         for (const p of PURPOSES) peakByPurpose[p] = Math.max(peakByPurpose[p], step.memory.peakByPurpose[p]);
         onStep();
@@ -152,19 +163,51 @@ async function runOnce(
   } catch (thrown) {
     error = thrown as Error;
   }
+  const results = sequences.map((s) => sequenceResult(s, error !== undefined));
+  const { tokens, text, finishReason } = results[0]!;
   const run: RunResult = {
     mode,
     repeat,
     timing,
-    tokens: sequence.tokens.slice(promptLength),
-    text: sequence.text,
-    finishReason: error ? "error" : sequence.finishReason!,
+    tokens,
+    text,
+    finishReason: error ? "error" : finishReason,
     steps,
     surplus,
     totalSeconds,
     timeToFirstTokenSeconds,
     peakBytes,
     peakByPurpose,
+    ...(isBatch && { sequences: results }),
   };
   return { run, error };
+}
+
+function stepResult(step: GeneratedStep, promptLength: number, isBatch: boolean): StepResult {
+  return {
+    step: step.step + 1,
+    tokenId: step.tokens[0]!.token,
+    contextLength: promptLength + step.step,
+    newTokensComputed: step.computedTokens,
+    seconds: step.seconds,
+    gpuMemoryBytes: step.memory.current,
+    gpuPeakBytes: step.memory.peak,
+    memoryByPurpose: step.memory.byPurpose,
+    kvAllocatedBytes: step.kv.allocated,
+    kvReservedBytes: step.kv.reserved,
+    kvUsedBytes: step.kv.used,
+    ...(isBatch && { sequences: step.tokens.length }),
+  };
+}
+
+/** What became of a sequence; one that had not ended when the run broke off ends with "error". */
+function sequenceResult(sequence: Sequence, brokeOff: boolean): SequenceResult {
+  const { id, maxNewTokens, promptLength, text, finishReason } = sequence;
+  return {
+    id,
+    newTokens: maxNewTokens,
+    tokens: sequence.tokens.slice(promptLength),
+    text,
+    finishReason: finishReason ?? (brokeOff ? "error" : "length"),
+  };
 }

@@ -1,9 +1,17 @@
 /** The report: one HTML file that needs no network and no other file, with the tables, the live charts and the texts. */
+import { batchLabels } from "./batch-labels.ts";
 import { type Chart, DARK, LIGHT } from "./chart-parts.ts";
 import { kvCharts } from "./charts.ts";
 import { type Labels, type Lang, labels, timedCaption } from "./labels.ts";
 import { cells, escapeHtml, figure, flatten, nameTable, reportPage, section, table } from "./report-parts.ts";
-import { type BenchResults, finishedRuns, type RunResult, timingOfRuns } from "./results.ts";
+import {
+  type BenchResults,
+  finishedRuns,
+  type RunResult,
+  sequencesOf,
+  timingOfRuns,
+  tokenRate,
+} from "./results.ts";
 import { generatedTexts, samenessLine, summaryRows } from "./table.ts";
 import { formatBytes, formatCount, formatSeconds } from "./units.ts";
 
@@ -65,7 +73,8 @@ function measuredSections(results: BenchResults, charts: readonly Chart[], lang:
   return [
     section(text.report.charts, charts.map(figure).join("\n")),
     section(text.report.texts, texts(results, lang)),
-    section(text.report.steps, stepTables(results, text), "steps"),
+    sequenceSection(results, lang),
+    section(text.report.steps, stepTables(results, lang), "steps"),
   ].join("\n");
 }
 
@@ -79,17 +88,39 @@ function texts(results: BenchResults, lang: Lang): string {
     .join("\n");
 }
 
-function stepTables(results: BenchResults, text: Labels): string {
+/** Every sequence of a batch, folded; nothing for a batch of 1. */
+function sequenceSection(results: BenchResults, lang: Lang): string {
+  const run = finishedRuns(results.runs)[0]!;
+  if (run.sequences === undefined) return "";
+  const { report } = batchLabels(lang);
+  const head = [report.sequence, report.wanted, report.generated, report.ended, report.text];
+  const rows = run.sequences.map(
+    (s) =>
+      `<tr><th scope="row">${s.id}</th>${cells([String(s.newTokens), String(s.tokens.length), s.finishReason, s.text])}</tr>`,
+  );
+  const body = table(report.caption, head, rows);
+  return section(
+    report.sequences,
+    `<details><summary>${run.sequences.length} · ${escapeHtml(report.sequences)}</summary>${body}</details>`,
+    "steps",
+  );
+}
+
+function stepTables(results: BenchResults, lang: Lang): string {
+  const text = labels(lang);
   const first = results.summary.map((s) => finishedRuns(results.runs, s.mode)[0]!);
   const tables = first.map(
-    (r) => `<details><summary>${escapeHtml(text.modes[r.mode])}</summary>${stepTable(r, text)}</details>`,
+    (r) =>
+      `<details><summary>${escapeHtml(text.modes[r.mode])}</summary>${stepTable(r, text, lang)}</details>`,
   );
   const caption = `${text.report.stepsCaption} ${text.timingNote[timingOfRuns(results.runs)]}`;
   return `<p class="facts">${escapeHtml(caption)}</p>\n${tables.join("\n")}`;
 }
 
-function stepTable(run: RunResult, text: Labels): string {
+function stepTable(run: RunResult, text: Labels, lang: Lang): string {
   const { report, chart, modes } = text;
+  const isOfBatch = run.sequences !== undefined;
+  const batch = batchLabels(lang).report;
   const head = [
     chart.step,
     report.token,
@@ -100,6 +131,7 @@ function stepTable(run: RunResult, text: Labels): string {
     report.peak,
     `KV ${chart.reserved}`,
     `KV ${chart.used}`,
+    ...(isOfBatch ? [batch.running, batch.rate] : []),
   ];
   const rows = run.steps.map((s) => {
     const figures = [
@@ -108,6 +140,7 @@ function stepTable(run: RunResult, text: Labels): string {
       String(s.newTokensComputed),
       formatSeconds(s.seconds),
       ...[s.gpuMemoryBytes, s.gpuPeakBytes, s.kvReservedBytes, s.kvUsedBytes].map((b) => formatBytes(b)),
+      ...(isOfBatch ? [String(sequencesOf(s)), tokenRate(s).toFixed(1)] : []),
     ];
     return `<tr><th scope="row">${s.step}</th>${cells(figures)}</tr>`;
   });

@@ -7,8 +7,12 @@
 import { z } from "zod";
 import { PURPOSES } from "../gpu/memory.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
+import { BATCH_SUMMARY, FINISH_REASON, SEQUENCE } from "./batch-results.ts";
 
-/** Changes whenever a field changes its meaning; a reader should refuse a name it does not know. */
+/**
+ * Changes whenever a field changes its meaning; a reader should refuse a name it does not know. Fields that came with `--batch` are
+ * additions: of one sequence everything means what it did, and a file without them is one of a batch of 1.
+ */
 export const RESULTS_SCHEMA = "quire-bench-kv/2";
 
 /**
@@ -29,11 +33,11 @@ const byPurpose = z.record(z.enum(PURPOSES), bytes);
 /** One forward pass. Step 1 is the prefill. */
 const step = z.object({
   step: z.int().min(1),
-  /** The token that this step produced. */
+  /** The token that this step produced; of a batch the one of the first sequence that still runs. */
   tokenId: count,
-  /** Tokens that the step's attention could see: the prompt and every token before `tokenId`. */
+  /** Tokens that the step's attention could see, in each sequence: the prompt and every token before `tokenId`. */
   contextLength: count,
-  /** Tokens whose activations were computed: the prompt in a prefill, then 1, or the whole sequence without a cache. */
+  /** Tokens whose activations were computed: the prompt in a prefill, then 1, or the whole sequence without a cache; of all sequences. */
   newTokensComputed: count,
   /** As the run's `timing` says: until its token is known on the host, or its share of a round. */
   seconds,
@@ -45,10 +49,12 @@ const step = z.object({
   memoryByPurpose: byPurpose,
   /** GPU buffers made for keys and values, whoever holds their slots. */
   kvAllocatedBytes: bytes,
-  /** The part set aside for this sequence, which no other sequence could use. */
+  /** The part set aside for the sequences that run, which no other sequence could use. */
   kvReservedBytes: bytes,
   /** The part that holds keys and values of real tokens. */
   kvUsedBytes: bytes,
+  /** Only of a batch: sequences that ran, each of which got a token. */
+  sequences: z.int().min(1).optional(),
 });
 
 const run = z.object({
@@ -56,12 +62,12 @@ const run = z.object({
   repeat: z.int().min(1),
   /** How the steps were timed: always visible in mode none, which knows no step before its token. */
   timing: z.enum(TIMINGS),
-  /** The new tokens, without the prompt. */
+  /** The new tokens, without the prompt; of a batch those of sequence 0, the longest, which are what a batch of 1 gives. */
   tokens: z.array(count),
-  /** The decoded new tokens, without the prompt. */
+  /** The decoded new tokens, without the prompt; of a batch those of sequence 0. */
   text: z.string(),
   /** "error": the run broke off; its steps are kept here but enter no summary. */
-  finishReason: z.enum(["length", "eos", "stop", "context", "error"]),
+  finishReason: FINISH_REASON,
   steps: z.array(step),
   /** Tokens that were computed ahead and thrown away, because the sequence had ended; 0 where nothing runs ahead. */
   surplus: count,
@@ -73,6 +79,8 @@ const run = z.object({
   peakBytes: bytes,
   /** The most that each purpose held at any moment; the moments differ, so the sum may exceed `peakBytes`. */
   peakByPurpose: byPurpose,
+  /** Only of a batch: every sequence, sequence 0 included. */
+  sequences: z.array(SEQUENCE).optional(),
 });
 
 /** One mode over all its repeats; percentiles as `percentile` in measure.ts defines them. */
@@ -81,7 +89,7 @@ const modeSummary = z.object({
   /** Runs and steps behind these figures. */
   repeats: count,
   steps: count,
-  /** Over every step of every repeat, the prefill included. */
+  /** Over every step of every repeat, the prefill included: in a batch each sequence that runs gets a token a step. */
   avgSecondsPerToken: seconds,
   p50SecondsPerToken: seconds,
   p95SecondsPerToken: seconds,
@@ -91,7 +99,7 @@ const modeSummary = z.object({
   decodeAvgSeconds: seconds.nullable(),
   /** Mean over the repeats. */
   totalSeconds: seconds,
-  /** All new tokens by all of the runs' wall time. */
+  /** All new tokens, of all sequences, by all of the runs' wall time. */
   tokensPerSecond: z.number().min(0),
   /** Between these bounds averages cannot be told apart: see `averageBounds` in summarize.ts. */
   avgLowSeconds: z.number(),
@@ -116,6 +124,8 @@ const modeSummary = z.object({
   speedupOverNone: z.number().min(0).nullable(),
   /** Peak by the peak of mode none; null when none did not run. */
   memoryRelativeToNone: z.number().min(0).nullable(),
+  /** Only of a batch. */
+  batch: BATCH_SUMMARY.optional(),
 });
 
 const sameTokens = z.object({
@@ -123,8 +133,10 @@ const sameTokens = z.object({
   identical: z.boolean().nullable(),
   /** Runs that were compared, every repeat of every mode, as far as each went. */
   runs: count,
-  /** New tokens that each of these runs has. */
+  /** New tokens that each of these runs has, all sequences together. */
   tokens: count,
+  /** Only of a batch: sequences of each run. */
+  sequences: count.optional(),
   /** The earliest step at which a run left the first whole run; a token is null where that run had already ended. */
   firstDifference: z
     .object({
@@ -135,6 +147,8 @@ const sameTokens = z.object({
       modeB: mode,
       repeatB: z.int().min(1),
       tokenB: count.nullable(),
+      /** Only of a batch: the first sequence that differs at this step. */
+      sequence: count.optional(),
     })
     .optional(),
 });
@@ -227,6 +241,8 @@ export const RESULTS = z.object({
     maxSeqLen: count,
     kernels: z.string(),
     ignoreEos: z.boolean(),
+    /** Sequences at once; their lengths are `batchLengths` of kv-batch.ts. */
+    batch: z.int().min(1).default(1),
   }),
   runs: z.array(run),
   summary: z.array(modeSummary),
@@ -252,6 +268,21 @@ export type MeasuredResults = Omit<BenchResults, "schema" | "summary" | "sameTok
 /** How the runs' steps were timed: pipelined where a run was, since mode none never is. */
 export function timingOfRuns(runs: readonly RunResult[]): Timing {
   return runs.some((r) => r.timing === "pipelined") ? "pipelined" : "visible";
+}
+
+/** Sequences that ran in a step. */
+export function sequencesOf(step: StepResult): number {
+  return step.sequences ?? 1;
+}
+
+/** New tokens of a step by its time; 0 where that is none. */
+export function tokenRate(step: StepResult): number {
+  return step.seconds > 0 ? sequencesOf(step) / step.seconds : 0;
+}
+
+/** The new tokens of each sequence of a run. */
+export function tokensOf(run: RunResult): number[][] {
+  return run.sequences?.map((s) => s.tokens) ?? [run.tokens];
 }
 
 /** Runs that reached their end: the only ones that summaries and charts speak of. */

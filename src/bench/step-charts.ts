@@ -1,5 +1,6 @@
 /** Charts of the raw figures, with the steps of all modes in one plot. */
 import type { EChartsOption } from "echarts";
+import { batchLabels, isBatch } from "./batch-labels.ts";
 import {
   type Chart,
   chart,
@@ -97,7 +98,18 @@ export function rawKvCharts(results: BenchResults, lang: Lang, look: Look): Char
     series: lines,
   };
   const lineUnits = panels.flatMap((panel, i) => panel.flatMap(() => [units[i]!.name, units[i]!.name]));
-  return [chart("raw-kv", charts.rawKv, panels.length === 2 ? 750 : 410, option, lineUnits)];
+  const { title, caption } = charts.rawKv;
+  const stairs = isBatch(results.summary) ? batchLabels(lang).stairs : "";
+  const space = stairs !== "" && lang === "en" ? " " : "";
+  return [
+    chart(
+      "raw-kv",
+      { title, caption: caption + space + stairs },
+      panels.length === 2 ? 750 : 410,
+      option,
+      lineUnits,
+    ),
+  ];
 }
 
 function kvLines(

@@ -1,8 +1,16 @@
 /** From the measured runs to the figures of the table: nothing here measures, and nothing rounds. */
 import { type ByPurpose, PURPOSES } from "../gpu/memory.ts";
 import { CACHE_MODES, sum } from "../kv/cache.ts";
+import type { BatchSummary } from "./batch-results.ts";
 import { mean, median, standardDeviation, statistics } from "./measure.ts";
-import { finishedRuns, type ModeSummary, type RunResult, type SameTokens } from "./results.ts";
+import {
+  finishedRuns,
+  type ModeSummary,
+  type RunResult,
+  type SameTokens,
+  sequencesOf,
+  tokensOf,
+} from "./results.ts";
 
 /** Half-width of the bounds in standard errors, about 95 % for a normal distribution. */
 const STANDARD_ERRORS = 2;
@@ -11,7 +19,8 @@ const STANDARD_ERRORS = 2;
 export function summarize(runs: readonly RunResult[]): ModeSummary[] {
   const summaries = CACHE_MODES.map((mode) => finishedRuns(runs, mode))
     .filter((modeRuns) => modeRuns.length > 0)
-    .map(summarizeMode);
+    .map(summarizeMode)
+    .map(withRoom);
   const none = summaries.find((s) => s.mode === "none");
   if (none === undefined) return summaries;
   return summaries.map((s) => ({
@@ -22,7 +31,8 @@ export function summarize(runs: readonly RunResult[]): ModeSummary[] {
 }
 
 function summarizeMode(runs: readonly RunResult[]): ModeSummary {
-  const all = statistics(runs.flatMap(stepSeconds));
+  const steps = runs.flatMap((r) => r.steps);
+  const all = statistics(steps.map((s) => s.seconds));
   const decode = runs.flatMap((r) => stepSeconds(r).slice(1));
   const totalSeconds = mean(runs.map((r) => r.totalSeconds));
   const { low, high } = averageBounds(runs);
@@ -38,7 +48,7 @@ function summarizeMode(runs: readonly RunResult[]): ModeSummary {
     timeToFirstTokenSeconds: mean(runs.map((r) => r.timeToFirstTokenSeconds)),
     decodeAvgSeconds: decode.length > 0 ? mean(decode) : null,
     totalSeconds,
-    tokensPerSecond: ratio(all.count / runs.length, totalSeconds) ?? 0,
+    tokensPerSecond: ratio(sum(steps.map(sequencesOf)) / runs.length, totalSeconds) ?? 0,
     avgLowSeconds: low,
     avgHighSeconds: high,
     ...growth(runs),
@@ -51,7 +61,35 @@ function summarizeMode(runs: readonly RunResult[]): ModeSummary {
     wastePercent: 100 * (ratio(wasted, last.kvReservedBytes) ?? 0),
     speedupOverNone: null,
     memoryRelativeToNone: null,
+    ...batchSummary(runs),
   };
+}
+
+/** What a batch kept for its sequences; nothing for a batch of 1. */
+function batchSummary(runs: readonly RunResult[]): Pick<ModeSummary, "batch"> {
+  const sequences = runs[0]!.sequences?.length;
+  if (sequences === undefined) return {};
+  const steps = runs.flatMap((r) => r.steps);
+  const reserved = sum(steps.map((s) => s.kvReservedBytes));
+  const used = sum(steps.map((s) => s.kvUsedBytes));
+  const batch: BatchSummary = {
+    sequences,
+    kvPeakReservedBytes: Math.max(...steps.map((s) => s.kvReservedBytes)),
+    kvMeanReservedBytes: reserved / steps.length,
+    kvMeanUsedBytes: used / steps.length,
+    meanWastePercent: 100 * (ratio(reserved - used, reserved) ?? 0),
+    kvReservedBytesPerSequence: reserved / sum(steps.map(sequencesOf)),
+    sequencesInContiguousBytes: null,
+  };
+  return { batch };
+}
+
+/** The summary with the sequences that would have room in the contiguous mode's buffers, where that mode ran. */
+function withRoom(s: ModeSummary, _: number, all: readonly ModeSummary[]): ModeSummary {
+  const room = all.find(({ mode }) => mode === "contiguous")?.kvAllocatedBytes;
+  if (s.batch === undefined || room === undefined || s.batch.kvReservedBytesPerSequence === 0) return s;
+  const sequencesInContiguousBytes = Math.floor(room / s.batch.kvReservedBytesPerSequence);
+  return { ...s, batch: { ...s.batch, sequencesInContiguousBytes } };
 }
 
 /**
@@ -69,28 +107,35 @@ export function averageBounds(runs: readonly RunResult[]): { low: number; high: 
 }
 
 /**
- * Compares every run with the first whole one, all repeats included, and reports the earliest step where one differs.
- * A run that broke off is compared as far as it went; one without a token cannot be.
+ * Compares every run with the first whole one, all repeats and all sequences included, and reports the earliest step where one
+ * differs. A run that broke off is compared as far as it went; one without a token cannot be.
  */
 export function compareTokens(runs: readonly RunResult[]): SameTokens {
   const able = runs.filter((r) => r.tokens.length > 0);
-  const lengths = able.map((r) => r.tokens.length);
-  const compared = { runs: able.length, tokens: able.length > 0 ? Math.min(...lengths) : 0 };
+  const lengths = able.map((r) => sum(tokensOf(r).map((tokens) => tokens.length)));
+  const sequences = able[0]?.sequences?.length;
+  const compared = {
+    runs: able.length,
+    tokens: able.length > 0 ? Math.min(...lengths) : 0,
+    ...(sequences !== undefined && { sequences }),
+  };
   if (able.length < 2) return { identical: null, ...compared };
   // One that broke off would hide where those after it differ.
   const first = finishedRuns(able)[0] ?? able[lengths.indexOf(Math.max(...lengths))]!;
   let earliest: SameTokens["firstDifference"];
   for (const other of able) {
-    const index = firstDifferentIndex(first, other);
-    if (index === undefined || (earliest !== undefined && index + 1 >= earliest.step)) continue;
+    const found = firstDifferent(first, other);
+    if (found === undefined || (earliest !== undefined && found.index + 1 >= earliest.step)) continue;
+    const { index, sequence } = found;
     earliest = {
       step: index + 1,
       modeA: first.mode,
       repeatA: first.repeat,
-      tokenA: first.tokens[index] ?? null,
+      tokenA: tokensOf(first)[sequence]![index] ?? null,
       modeB: other.mode,
       repeatB: other.repeat,
-      tokenB: other.tokens[index] ?? null,
+      tokenB: tokensOf(other)[sequence]![index] ?? null,
+      ...(sequences !== undefined && { sequence }),
     };
   }
   return earliest === undefined
@@ -98,12 +143,26 @@ export function compareTokens(runs: readonly RunResult[]): SameTokens {
     : { identical: false, ...compared, firstDifference: earliest };
 }
 
-function firstDifferentIndex(a: RunResult, b: RunResult): number | undefined {
+/** The earliest place where the tokens of two runs differ, and the first sequence that differs there. */
+function firstDifferent(a: RunResult, b: RunResult): { index: number; sequence: number } | undefined {
   const brokeOff = a.finishReason === "error" || b.finishReason === "error";
-  const length = brokeOff
-    ? Math.min(a.tokens.length, b.tokens.length)
-    : Math.max(a.tokens.length, b.tokens.length);
-  for (let i = 0; i < length; i++) if (a.tokens[i] !== b.tokens[i]) return i;
+  let earliest: { index: number; sequence: number } | undefined;
+  const others = tokensOf(b);
+  tokensOf(a).forEach((tokens, sequence) => {
+    const index = firstDifferentIndex(tokens, others[sequence]!, brokeOff);
+    if (index !== undefined && index < (earliest?.index ?? Number.POSITIVE_INFINITY))
+      earliest = { index, sequence };
+  });
+  return earliest;
+}
+
+function firstDifferentIndex(
+  a: readonly number[],
+  b: readonly number[],
+  brokeOff: boolean,
+): number | undefined {
+  const length = brokeOff ? Math.min(a.length, b.length) : Math.max(a.length, b.length);
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return i;
   return undefined;
 }
 

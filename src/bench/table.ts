@@ -1,6 +1,8 @@
 /** The summary as a table of text: for a terminal, a pipe or a log. The report's HTML table shows the same rows. */
 import Table from "cli-table3";
 import { PURPOSES } from "../gpu/memory.ts";
+import { batchLabels, isBatch, rowLabels } from "./batch-labels.ts";
+import type { BatchSummary } from "./batch-results.ts";
 import { type Lang, labels } from "./labels.ts";
 import {
   type BenchResults,
@@ -12,6 +14,7 @@ import {
 } from "./results.ts";
 import {
   formatBytes,
+  formatCount,
   formatFactor,
   formatPercent,
   formatSeconds,
@@ -34,7 +37,8 @@ export interface SummaryRow {
 
 /** The rows of the summary table, each in one unit. */
 export function summaryRows(summary: readonly ModeSummary[], lang: Lang): SummaryRow[] {
-  const { rows, purposes } = labels(lang);
+  const { purposes } = labels(lang);
+  const rows = rowLabels(summary, lang);
   const row = (label: string, cell: (s: ModeSummary) => string, indent = false): SummaryRow => ({
     label,
     cells: summary.map(cell),
@@ -59,10 +63,46 @@ export function summaryRows(summary: readonly ModeSummary[], lang: Lang): Summar
     ...PURPOSES.map((p) => row(purposes[p], (s) => formatBytes(s.peakByPurpose[p]), true)),
     row(rows.relativeMemory, (s) => factor(s.memoryRelativeToNone)),
     row(rows.kvAllocated, (s) => formatBytes(s.kvAllocatedBytes)),
+    ...(isBatch(summary) ? batchRows(summary, lang) : kvRows(summary, lang)),
+  ];
+}
+
+/** What a sequence keeps when it ends. */
+function kvRows(summary: readonly ModeSummary[], lang: Lang): SummaryRow[] {
+  const { rows } = labels(lang);
+  const row = (label: string, cell: (s: ModeSummary) => string): SummaryRow => ({
+    label,
+    cells: summary.map(cell),
+    indent: false,
+  });
+  return [
     row(rows.kvReserved, (s) => formatBytes(s.kvReservedBytes)),
     row(rows.kvUsed, (s) => formatBytes(s.kvUsedBytes)),
     row(rows.kvWasted, (s) => formatBytes(s.kvWastedBytes)),
     row(rows.kvWastedShare, (s) => (s.kvReservedBytes === 0 ? NOTHING : formatPercent(s.wastePercent))),
+  ];
+}
+
+/** What the sequences of a batch keep while they run, and how many such would fit. */
+function batchRows(summary: readonly ModeSummary[], lang: Lang): SummaryRow[] {
+  const { rows } = batchLabels(lang);
+  const row = (label: string, cell: (b: BatchSummary) => string): SummaryRow => ({
+    label,
+    cells: summary.map((s) => (s.batch === undefined ? NOTHING : cell(s.batch))),
+    indent: false,
+  });
+  return [
+    row(rows.kvReservedPeak, (b) => formatBytes(b.kvPeakReservedBytes)),
+    row(rows.kvReservedMean, (b) => formatBytes(b.kvMeanReservedBytes)),
+    row(rows.kvUsedMean, (b) => formatBytes(b.kvMeanUsedBytes)),
+    row(rows.kvWastedMean, (b) => formatBytes(b.kvMeanReservedBytes - b.kvMeanUsedBytes)),
+    row(labels(lang).rows.kvWastedShare, (b) =>
+      b.kvMeanReservedBytes === 0 ? NOTHING : formatPercent(b.meanWastePercent),
+    ),
+    row(rows.kvPerSequence, (b) => formatBytes(b.kvReservedBytesPerSequence)),
+    row(rows.sequencesThatFit, (b) =>
+      b.sequencesInContiguousBytes === null ? NOTHING : formatCount(b.sequencesInContiguousBytes),
+    ),
   ];
 }
 
@@ -71,11 +111,14 @@ export function samenessLine(same: SameTokens, modes: number, lang: Lang): strin
   const text = labels(lang);
   const d = same.firstDifference;
   if (d !== undefined) {
+    const sequence = d.sequence === undefined ? "" : batchLabels(lang).sequence(d.sequence);
     const name = (mode: typeof d.modeA, repeat: number, token: number | null) =>
-      `${text.runName(text.modes[mode], repeat)}: ${token ?? text.endOfRun}`;
+      `${text.runName(text.modes[mode], repeat)}${sequence}: ${token ?? text.endOfRun}`;
     return text.differs(d.step, name(d.modeA, d.repeatA, d.tokenA), name(d.modeB, d.repeatB, d.tokenB));
   }
   if (same.identical === null) return same.runs === 0 ? text.noRun : text.onlyOneRun;
+  if (same.sequences !== undefined)
+    return batchLabels(lang).same(modes, same.runs, same.tokens, same.sequences);
   return text.same(modes, same.runs, same.tokens);
 }
 
@@ -95,13 +138,14 @@ export function resultsText(results: BenchResults, lang: Lang, width: number = D
   ].join("\n");
 }
 
-/** The text of each mode, or one text for all modes when they wrote the same. */
+/** The text of each mode, or one text for all modes when they wrote the same; of a batch the text of sequence 0. */
 export function generatedTexts(results: BenchResults, lang: Lang): { heading: string; text: string }[] {
   const text = labels(lang);
   const firsts = results.summary.map((s) => finishedRuns(results.runs, s.mode)[0]!);
   const same = firsts.length > 1 && firsts.every((r) => r.text === firsts[0]!.text);
-  if (same) return [{ heading: text.report.allModes, text: firsts[0]!.text }];
-  return firsts.map((r) => ({ heading: text.modes[r.mode], text: r.text }));
+  const which = isBatch(results.summary) ? batchLabels(lang).sequence(0) : "";
+  if (same) return [{ heading: text.report.allModes + which, text: firsts[0]!.text }];
+  return firsts.map((r) => ({ heading: text.modes[r.mode] + which, text: r.text }));
 }
 
 /**

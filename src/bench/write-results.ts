@@ -11,7 +11,7 @@ import { chartSvg } from "./chart-svg.ts";
 import { kvCharts } from "./charts.ts";
 import type { Lang } from "./labels.ts";
 import { reportHtml } from "./report.ts";
-import { type BenchResults, RESULTS } from "./results.ts";
+import { type BenchResults, RESULTS, sequencesOf, tokenRate } from "./results.ts";
 
 /** What the file system may answer because of the folder that the user chose, in words. */
 const REASONS: Record<string, string> = {
@@ -29,7 +29,15 @@ const REASONS: Record<string, string> = {
 };
 
 /** Charts that an earlier experiment may have left in the folder and that this one may not have. */
-const ALL_CHARTS = ["modes", "normalised", "raw-latency", "raw-kv", ...CACHE_MODES.map((m) => `mode-${m}`)];
+const ALL_CHARTS = [
+  "modes",
+  "normalised",
+  "batch-kv",
+  "raw-latency",
+  "batch-rate",
+  "raw-kv",
+  ...CACHE_MODES.map((m) => `mode-${m}`),
+];
 
 /**
  * Makes the folder for results, so that a bad --out fails before the measuring and not after it.
@@ -129,6 +137,8 @@ export function stepsCsv(results: BenchResults): string {
     "kv_allocated_bytes",
     "kv_reserved_bytes",
     "kv_used_bytes",
+    "sequences",
+    "tokens_per_second",
   ];
   const rows = results.runs.flatMap((r) =>
     r.steps.map((s) => [
@@ -145,6 +155,8 @@ export function stepsCsv(results: BenchResults): string {
       s.kvAllocatedBytes,
       s.kvReservedBytes,
       s.kvUsedBytes,
+      sequencesOf(s),
+      tokenRate(s),
     ]),
   );
   return `${[head, ...rows].map((row) => row.join(",")).join("\n")}\n`;

@@ -4,14 +4,13 @@ import { type Command, Option } from "commander";
 import { completeResults } from "../bench/conclude.ts";
 import { describeModel } from "../bench/describe-model.ts";
 import { environment } from "../bench/environment.ts";
-import { cacheOptions, type KvBenchRuns, measureKv } from "../bench/kv.ts";
+import { checkCache, type KvBenchRuns, measureKv } from "../bench/kv.ts";
 import type { Lang } from "../bench/labels.ts";
 import { type BenchResults, TIMINGS, type Timing } from "../bench/results.ts";
 import { resultsText } from "../bench/table.ts";
 import { prepareResultsDir, resultsFolder, writeResults } from "../bench/write-results.ts";
 import { BadInput } from "../check.ts";
 import { CACHE_MODES, type CacheMode } from "../kv/cache.ts";
-import { checkFits } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
 import { EXIT_FAILURE, interruptible } from "./exit.ts";
@@ -36,6 +35,7 @@ import { checkVocabulary, withGpu, withModel } from "./with-gpu.ts";
 interface BenchKvFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
   readonly prompt?: string;
   readonly newTokens: number;
+  readonly batch: number;
   readonly modes: readonly CacheMode[];
   readonly repeat: number;
   readonly warmup: number;
@@ -55,10 +55,17 @@ export function addBenchKv(bench: Command): void {
     .summary("generation without a KV cache, with a contiguous and with a paged one")
     .description(
       "The three-way experiment: the same prompt, sampler and seed without a KV cache, with a contiguous one and with a paged one.\n" +
-        "Latency and memory of every step; tables, charts and a report. Exit code 1 when the modes gave different tokens.",
+        "Latency and memory of every step; tables, charts and a report. Exit code 1 when the modes gave different tokens.\n" +
+        "--batch 8 shows what paging is for: many sequences of different lengths, which strips of the maximum length waste.",
     )
     .option("--prompt <text>", "the text to continue (default: one in the model's language)")
     .option("-n, --new-tokens <n>", "tokens to generate", integer("--new-tokens", 1), 50)
+    .option(
+      "--batch <n>",
+      "sequences at once, of the same prompt: sequence 0 gets all the new tokens, the others fewer, in up to 8 equal steps (of 50 for 4: 50, 38, 25, 13); sampled differently, alike with --temperature 0",
+      integer("--batch", 1, 1024),
+      1,
+    )
     .addOption(
       new Option("--modes <list>", "modes to run, separated by commas")
         .default([...CACHE_MODES], CACHE_MODES.join(","))
@@ -98,7 +105,7 @@ async function run(flags: BenchKvFlags): Promise<void> {
       withModel(gpu, flags, async (model, folder) => {
         checkVocabulary(tokenizer, model.config, folder);
         checkLengths(model, promptIds, flags);
-        const bar = progressBar("tokens");
+        const bar = progressBar(flags.batch > 1 ? "steps" : "tokens");
         const total = flags.modes.length * (flags.warmup + flags.repeat) * flags.newTokens;
         const measured = await measureKv(model, tokenizer, {
           ...flags,
@@ -147,7 +154,7 @@ function checkLengths(model: Gpt2, promptIds: readonly number[], flags: BenchKvF
     throw new BadInput(
       `the prompt has ${promptIds.length} tokens and --new-tokens is ${flags.newTokens}; together at most the model's context of ${contextLength}`,
     );
-  for (const mode of flags.modes) checkFits(cacheOptions(model, mode, { ...flags, promptIds }));
+  for (const mode of flags.modes) checkCache(model, mode, { ...flags, promptIds });
 }
 
 function describeOptions(
@@ -158,6 +165,7 @@ function describeOptions(
 ): BenchResults["options"] {
   const {
     newTokens,
+    batch,
     modes,
     temperature,
     topK,
@@ -189,6 +197,7 @@ function describeOptions(
     maxSeqLen: flags.maxSeqLen ?? model.config.contextLength,
     kernels,
     ignoreEos: flags.ignoreEos ?? false,
+    batch,
   };
 }
 

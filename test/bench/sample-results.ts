@@ -1,6 +1,7 @@
 /** Made-up results with the proportions of novels-en on an integrated GPU: 57 tokens, three modes, two repeats. */
 import { completeResults } from "../../src/bench/conclude.ts";
 import { timingOf } from "../../src/bench/kv.ts";
+import { batchLengths } from "../../src/bench/kv-batch.ts";
 import type {
   BenchResults,
   MeasuredResults,
@@ -19,6 +20,8 @@ const TEXT =
   ' the sun was\nfull of the sun.\n"I am not a man," said the priest, "and I am not a man, but I am not a man\nof the world.';
 
 export interface Shape {
+  /** Sequences at once, with lengths that differ. */
+  batch?: number;
   newTokens?: number;
   repeats?: number;
   modes?: readonly CacheMode[];
@@ -42,11 +45,14 @@ function sampleStep(mode: CacheMode, step: number, repeat: number, shape: Shape)
     contiguous: MAX_SEQ_LEN,
     paged: Math.ceil(context / PAGE_SIZE) * PAGE_SIZE,
   }[mode];
-  const computed = mode === "none" || step === 1 ? context : 1;
-  const kvReservedBytes = slots * KV_BYTES_PER_TOKEN;
+  const batch = shape.batch ?? 1;
+  const running = batchLengths(batch, shape.newTokens ?? 50).filter((length) => length >= step).length;
+  const computed = running * (mode === "none" || step === 1 ? context : 1);
+  const kvReservedBytes = running * slots * KV_BYTES_PER_TOKEN;
+  const kvAllocatedBytes = mode === "contiguous" ? batch * slots * KV_BYTES_PER_TOKEN : kvReservedBytes;
   const memoryByPurpose = {
     weights: WEIGHT_BYTES,
-    kv: kvReservedBytes,
+    kv: kvAllocatedBytes,
     activations: 180_224 + computed * 12_288,
     tables: 4_096,
     staging: 16_384,
@@ -65,9 +71,10 @@ function sampleStep(mode: CacheMode, step: number, repeat: number, shape: Shape)
     gpuMemoryBytes,
     gpuPeakBytes: gpuMemoryBytes + computed * 6_144,
     memoryByPurpose,
-    kvAllocatedBytes: kvReservedBytes,
+    kvAllocatedBytes,
     kvReservedBytes,
-    kvUsedBytes: mode === "none" ? 0 : context * KV_BYTES_PER_TOKEN,
+    kvUsedBytes: mode === "none" ? 0 : running * context * KV_BYTES_PER_TOKEN,
+    ...(batch > 1 && { sequences: running }),
   };
 }
 
@@ -76,11 +83,19 @@ export function sampleRun(mode: CacheMode, repeat: number, shape: Shape = {}): R
     sampleStep(mode, i + 1, repeat, shape),
   );
   const last = steps.at(-1)!;
+  const tokens = steps.map((s) => s.tokenId);
+  const sequences = batchLengths(shape.batch ?? 1, steps.length).map((length, id) => ({
+    id,
+    newTokens: length,
+    tokens: tokens.slice(0, length).map((token) => token + id),
+    text: TEXT,
+    finishReason: "length" as const,
+  }));
   return {
     mode,
     repeat,
     timing: timingOf(mode, shape.timing ?? "visible"),
-    tokens: steps.map((s) => s.tokenId),
+    tokens,
     text: TEXT,
     finishReason: "length",
     steps,
@@ -89,6 +104,7 @@ export function sampleRun(mode: CacheMode, repeat: number, shape: Shape = {}): R
     timeToFirstTokenSeconds: steps[0]!.seconds,
     peakBytes: Math.max(...steps.map((s) => s.gpuPeakBytes)),
     peakByPurpose: last.memoryByPurpose,
+    ...(sequences.length > 1 && { sequences }),
   };
 }
 
@@ -157,6 +173,7 @@ export function sampleMeasured(shape: Shape = {}): MeasuredResults {
       maxSeqLen: MAX_SEQ_LEN,
       kernels: "auto",
       ignoreEos: true,
+      batch: shape.batch ?? 1,
     },
     runs: sampleRuns(shape),
   };
