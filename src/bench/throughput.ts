@@ -93,7 +93,7 @@ export async function measureThroughput(
     if (event.type === "finished" || event.type === "step")
       options.onProgress?.(finished.length + refused.length, requests.length, steps.at(-1)?.running ?? 0);
   };
-  const off = engine.on(listener);
+  const off = engine.on(listener, ["finished", "step"]);
   let error: Error | undefined;
   try {
     await submitAll(engine, requests, start, options, (index) => {

@@ -63,7 +63,8 @@ export class EngineCore {
     if ((options.sampling.repetitionPenalty ?? 1) !== 1)
       for (const branch of request.branches) this.#penalised.set(branch.owner, branch);
     try {
-      if (this.events.heard) this.events.emit({ type: "submitted", id, time: request.times.submitted });
+      if (this.events.hears("submitted"))
+        this.events.emit({ type: "submitted", id, time: request.times.submitted });
     } catch (error) {
       this.abort(id);
       throw error;
@@ -109,7 +110,7 @@ export class EngineCore {
       const plan = this.#scheduler.schedule();
       const changes = this.#scheduler.takeChanges();
       this.#takePlaces(changes);
-      if (plan) this.#loads.push(this.events.heard ? this.#load() : undefined);
+      if (plan) this.#loads.push(this.events.hears("step") ? this.#load() : undefined);
       const arrival = plan && this.#steps.submit(plan);
       try {
         // After the plan is submitted: a listener may abort whom it names.
@@ -167,7 +168,7 @@ export class EngineCore {
     this.#preempted = 0;
     this.#busy = this.now - time;
     const load = this.#loads.shift();
-    if (load && this.events.heard)
+    if (load && this.events.hears("step"))
       this.events.emit({ type: "step", time, step: { ...step, ...load }, space: this.#parts.space });
   }
 
@@ -179,8 +180,8 @@ export class EngineCore {
 
   /** Updates of one moment: the plan's that was just made, or of a step whose tokens are known. */
   #tell(updates: readonly SchedulerUpdate[]): void {
-    const { heard } = this.events;
     const time = this.#moment ?? this.now;
+    const tokensHeard = this.events.hears("token");
     for (const update of updates) {
       const { type, request } = update;
       const { id, state } = request;
@@ -190,10 +191,11 @@ export class EngineCore {
       else if (type === "token") {
         const { index, owner, token, text, finishReason } = update;
         if (finishReason !== null) this.#leave(owner);
-        if (heard) this.events.emit({ type, id, index, token, text, time });
+        if (tokensHeard) this.events.emit({ type, id, index, token, text, time });
       } else if (type === "preempted") {
-        if (heard) this.events.emit({ type, id, time, how: update.how });
-      } else if (heard) this.events.emit({ type, id, time, cachedTokens: request.cachedTokens ?? 0 });
+        if (this.events.hears(type)) this.events.emit({ type, id, time, how: update.how });
+      } else if (this.events.hears(type))
+        this.events.emit({ type, id, time, cachedTokens: request.cachedTokens ?? 0 });
     }
   }
 
@@ -218,9 +220,10 @@ export class EngineCore {
     const { id, times } = request;
     const waiter = this.waiters.get(id);
     this.waiters.delete(id);
-    if (!waiter && !this.events.heard) return;
+    const heard = this.events.hears(type);
+    if (!waiter && !heard) return;
     const output = request.output();
     waiter?.(output);
-    if (this.events.heard) this.events.emit({ type, id, time: times.finished!, output });
+    if (heard) this.events.emit({ type, id, time: times.finished!, output });
   }
 }

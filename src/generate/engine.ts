@@ -9,6 +9,7 @@ import { type EngineParts, openParts } from "./engine-open.ts";
 import { Outbox } from "./engine-outbox.ts";
 import type { EngineSettings } from "./engine-settings.ts";
 import type {
+  EngineEvent,
   EngineMetrics,
   EngineOptions,
   GenerationOptions,
@@ -136,11 +137,11 @@ export class Engine {
   }
 
   /**
-   * Call `listener` with every event from now on; the function returned ends that. What it throws is a failure of the step, and of
+   * Call `listener` with every event from now on, of `types` if given (tokens are many); the function returned ends that. What it throws is a failure of the step, and of
    * `submit`, `abort` and `close` where they tell the event: then that request is not run, that one is aborted, and the memory given back.
    */
-  on(listener: EngineListener): () => void {
-    return this.#core.events.on(listener);
+  on(listener: EngineListener, types?: readonly EngineEvent["type"][]): () => void {
+    return this.#core.events.on(listener, types);
   }
 
   metrics(): EngineMetrics {
