@@ -14,6 +14,7 @@ const FEATURES: Readonly<Record<string, string>> = {
   "timestamp-query": "times kernels in bench shaders",
   subgroups: "faster reductions",
   "shader-f16": "arithmetic in half precision (f16 storage works without)",
+  "chromium-experimental-subgroup-matrix": "tensor cores, for steps of many sequences with f16 weights",
 };
 
 /** The token embeddings of the smallest and the largest GPT-2: the largest tensors that must be bound. */
