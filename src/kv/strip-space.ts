@@ -2,7 +2,7 @@ import { check } from "../check.ts";
 import type { Admission, Holding, KvSpace, Region, SpaceUsage } from "./kv-space.ts";
 
 export interface StripSpaceOptions {
-  /** Slots that sequences can have, without slot 0, where padding goes. */
+  /** Slots that sequences can have, without slot 0, which is nobody's as page 0 is. */
   readonly slots: number;
   /** max: every sequence gets maxLength slots. exact: as many as it will need, told by an oracle (`Admission.finalLength`). */
   readonly policy: "max" | "exact";
