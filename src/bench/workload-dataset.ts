@@ -115,7 +115,7 @@ export function datasetWorkload(
         file,
         line.number,
         `the prompt has ${prompt.length} tokens and the answer ${line.outputLen ?? `--output-len ${lengthsText(outputLen)}`}; ` +
-          `together at most the model's context of ${contextLength}`,
+          `together at most ${contextLength}, the model's context or --max-seq-len`,
       );
     return {
       prompt,

@@ -70,7 +70,7 @@ export function randomWorkload(options: RandomWorkloadOptions): WorkloadRequest[
   if (surely(inputLen) > mostInput)
     throw new BadInput(
       `--input-len is ${lengthsText(inputLen)}, --output-len ${lengthsText(outputLen)} and --prefix-len ${prefixLen}; ` +
-        `together at most the model's context of ${contextLength}`,
+        `together at most ${contextLength}, the model's context or --max-seq-len`,
     );
   const prefix = randomIds(seed, PREFIX, 0, prefixLen, vocabSize);
   const arrivals = arrivalTimes(numPrompts, options);

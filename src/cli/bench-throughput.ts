@@ -22,7 +22,7 @@ import { Engine } from "../generate/engine.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import { loadTokenizer } from "../tokenizer.ts";
-import { engineOptions } from "./engine-options.ts";
+import { engineOptions, inFlagNames } from "./engine-options.ts";
 import { interruptible } from "./exit.ts";
 import { openOptions, samplingOptions } from "./options.ts";
 import { progressBar } from "./progress.ts";
@@ -47,7 +47,7 @@ export function addBenchThroughput(bench: Command): void {
         "JSON names are those of vllm bench serve where the meaning is the same.\n" +
         "Lengths are a number of tokens, uniform:10-50, or lognormal:200,1, whose mean is that before lengths are clipped to the context.",
     );
-  addThroughputOptions(command).action(run);
+  addThroughputOptions(command).action((flags) => inFlagNames(() => run(flags)));
 }
 
 async function run(flags: ThroughputFlags): Promise<void> {

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { BadInput } from "../check.ts";
 import type { EngineOptions, KvLayout, Preemption } from "../generate/engine-types.ts";
 import { type CacheFlags, integer, number, oneOf, size } from "./options.ts";
 
@@ -80,4 +81,31 @@ export function engineOptions(
     watermark: flags.watermark,
     async: flags.async,
   };
+}
+
+/** What the engine calls its options, and how the command line says it. */
+const FLAG_NAMES: readonly (readonly [RegExp, string])[] = [
+  [/(?:turn|leave) chunkedPrefill on/g, "leave --no-chunked-prefill out"],
+  [/chunkedPrefill is false/g, "--no-chunked-prefill is given"],
+  [/\bkvBytes\b/g, "--kv-memory"],
+  [/\bkvPages\b/g, "--kv-pages"],
+  [/\bkvDtype\b/g, "--kv-dtype"],
+  [/\bmaxSeqLen\b/g, "--max-seq-len"],
+  [/\bmaxSequences\b/g, "--max-sequences"],
+  [/\bmaxBatchedTokens\b/g, "--max-batched-tokens"],
+  [/\blayout is\b/g, "--kv-layout is"],
+  [/\b(n|beams)(?= is \d)/g, "--$1"],
+  [/\blower (n|beams)\b/g, "lower --$1"],
+];
+
+/** Run what uses an Engine: a BadInput of its own names options, and is thrown on with flags instead. */
+export async function inFlagNames<T>(action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!(error instanceof BadInput)) throw error;
+    let { message } = error;
+    for (const [name, flag] of FLAG_NAMES) message = message.replace(name, flag);
+    throw new BadInput(message);
+  }
 }

@@ -6,7 +6,7 @@ import { generate } from "../generate/generate.ts";
 import { Sequence } from "../generate/sequence.ts";
 import { type CacheOptions, checkFits, makeCache } from "../kv/make-cache.ts";
 import { loadTokenizer, streamAfter } from "../tokenizer.ts";
-import { addEngineOptions } from "./engine-options.ts";
+import { addEngineOptions, inFlagNames } from "./engine-options.ts";
 import { Interrupted, interruptible } from "./exit.ts";
 import {
   checkManyFlags,
@@ -86,7 +86,7 @@ async function run(words: readonly string[], given: GenerateFlags, command: Comm
       withModel(gpu, flags, async (model, folder) => {
         checkVocabulary(tokenizer, model.config, folder);
         const input = { model, folder, tokenizer, prompts, signal };
-        if (wantsEngine(flags)) await generateMany(input, flags);
+        if (wantsEngine(flags)) await inFlagNames(() => generateMany(input, flags));
         else await generateOne(input, flags);
       }),
     ),

@@ -114,7 +114,7 @@ describe("a random workload", () => {
     expect(tokens(long, long)).toEqual([63, 1]);
     expect(tokens({ kind: "fixed", tokens: 10 }, { kind: "fixed", tokens: 50 })).toEqual([14, 50]);
     expect(() => tokens({ kind: "fixed", tokens: 11 }, { kind: "uniform", from: 1, to: 50 })).toThrow(
-      "--input-len is 11, --output-len uniform:1-50 and --prefix-len 4; together at most the model's context of 64",
+      "--input-len is 11, --output-len uniform:1-50 and --prefix-len 4; together at most 64, the model's context or --max-seq-len",
     );
   });
 });
@@ -257,7 +257,7 @@ describe("a dataset", () => {
     const long = { outputLen: { kind: "lognormal", mean: 5000, sigma: 0 } };
     expect(workload(TEXT, long).at(-1)!.outputLen).toBe(17);
     expect(() => workload('{"prompt": "ab", "max_tokens": 19}')).toThrow(
-      "f.jsonl, line 1: the prompt has 2 tokens and the answer 19; together at most the model's context of 20",
+      "f.jsonl, line 1: the prompt has 2 tokens and the answer 19; together at most 20, the model's context or --max-seq-len",
     );
     expect(() => workload('{"prompt": "abcdefghijklmn"}')).toThrow(
       "line 1: the prompt has 14 tokens and the answer --output-len 7; together",
