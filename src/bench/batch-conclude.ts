@@ -14,7 +14,7 @@ interface KvFigures {
 }
 
 interface BatchText {
-  workload(sequences: number): string;
+  workload(sequences: string, lengths: string): string;
   alike: string;
   rates(modes: { mode: string; rate: string }[]): string;
   kv(figures: KvFigures): string;
@@ -24,18 +24,30 @@ interface BatchText {
   noSharing: string;
 }
 
+/** What the sequences were asked for. */
+export interface Workload {
+  /** New tokens of each. */
+  readonly lengths: readonly number[];
+  /** The temperature is 0. */
+  readonly greedy: boolean;
+}
+
 type Batched = ModeSummary & { batch: BatchSummary };
 
 /** What is said instead of a single sequence's KV memory and of how its steps grow; nothing for a batch of 1. */
-export function concludeBatch(summary: readonly ModeSummary[], isGreedy: boolean, lang: Lang): string[] {
+export function concludeBatch(
+  summary: readonly ModeSummary[],
+  { lengths, greedy }: Workload,
+  lang: Lang,
+): string[] {
   const batched = summary.filter((s): s is Batched => s.batch !== undefined);
   if (batched.length === 0) return [];
   const text = lang === "zh" ? ZH : EN;
   const { modes } = labels(lang);
   const rates = batched.map((s) => ({ mode: modes[s.mode], rate: s.tokensPerSecond.toFixed(1) }));
   const lines = [
-    text.workload(batched[0]!.batch.sequences),
-    ...(isGreedy ? [text.alike] : []),
+    text.workload(formatCount(lengths.length), [...new Set(lengths)].join(", ")),
+    ...(greedy ? [text.alike] : []),
     text.rates(rates),
   ];
   return [...lines, ...kvMemory(batched, lang, text)];
@@ -78,8 +90,9 @@ function kvFigures(mode: string, batch: BatchSummary): KvFigures {
 }
 
 const EN: BatchText = {
-  workload: (sequences) =>
-    `${formatCount(sequences)} sequences at once, of the same prompt and of different lengths; sequence 0 is the longest, and one that ends leaves the batch.`,
+  workload: (sequences, lengths) =>
+    `${sequences} sequences at once, of the same prompt, with at most ${lengths} new tokens, sequence 0 with the most; ` +
+    "one that ends leaves the batch.",
   alike: "With temperature 0 the sequences say the same, each as far as it goes.",
   rates: (modes) =>
     `Tokens per second of all sequences: ${modes.map((m) => `${m.mode} ${m.rate}`).join(", ")}.`,
@@ -98,8 +111,8 @@ const EN: BatchText = {
 };
 
 const ZH: BatchText = {
-  workload: (sequences) =>
-    `${formatCount(sequences)} 个序列同时运行，提示词相同，长度不同；序列 0 最长，结束的序列即离开该批。`,
+  workload: (sequences, lengths) =>
+    `${sequences} 个序列同时运行，提示词相同，新 token 数上限各为 ${lengths}，序列 0 最多；结束的序列即离开该批。`,
   alike: "温度为 0：各序列内容相同，只是长短不一。",
   rates: (modes) => `所有序列合计每秒 token 数：${modes.map((m) => `${m.mode} ${m.rate}`).join("，")}。`,
   kv: (f) =>

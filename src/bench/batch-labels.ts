@@ -57,7 +57,7 @@ const EN: BatchLabels = {
   chart: {
     used: "used",
     wasted: "reserved and not used",
-    fit: "sequences that fit in the contiguous strips' memory",
+    fit: "sequences that would fit in the memory of the contiguous strips (derived)",
     memory: "KV reserved, mean over the steps",
     running: "sequences that run",
     rate: "tokens per second, all sequences",
@@ -112,7 +112,7 @@ const ZH: BatchLabels = {
   chart: {
     used: "已用",
     wasted: "预留而未用",
-    fit: "连续缓存所占内存可容纳的序列数",
+    fit: "连续缓存所占内存可容纳的序列数（推算）",
     memory: "KV 预留（各步平均）",
     running: "运行中的序列数",
     rate: "每秒 token 数（所有序列合计）",

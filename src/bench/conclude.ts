@@ -2,9 +2,10 @@
  * Sentences about the figures of a KV experiment. Each is computed, none claims more than the figures show: differences
  * within the spread are called that, and a mode that lost is said to have lost.
  */
-import { concludeBatch } from "./batch-conclude.ts";
+import { concludeBatch, type Workload } from "./batch-conclude.ts";
 import { isBatch } from "./batch-labels.ts";
 import { type ConclusionText, conclusionText } from "./conclusion-text.ts";
+import { batchLengths } from "./kv-batch.ts";
 import type { Lang } from "./labels.ts";
 import {
   type BenchResults,
@@ -30,8 +31,8 @@ export interface Circumstances {
   timing: Timing;
   /** Every run gave the same tokens; null when there were not two to compare. */
   sameTokens: boolean | null;
-  /** The temperature is 0. */
-  greedy?: boolean;
+  /** Of a batch: what its sequences were asked for. */
+  workload?: Workload;
   /** Why the experiment stopped early, if it did. */
   incomplete?: string;
 }
@@ -46,8 +47,8 @@ export function concludeFrom(
   return [
     ...speed(summary, text),
     // Steps of a batch get shorter as its sequences end, and at the end only the longest is left.
-    ...(isBatch(summary)
-      ? concludeBatch(summary, circumstances.greedy ?? false, lang)
+    ...(circumstances.workload
+      ? concludeBatch(summary, circumstances.workload, lang)
       : [...summary.map((s) => course(s, text)), ...kvMemory(summary, text)]),
     ...peakMemory(summary, text),
     ...caveats(summary, circumstances, text),
@@ -63,7 +64,7 @@ export function completeResults(measured: MeasuredResults, lang: Lang): BenchRes
     software: measured.adapter.software,
     timing: timingOfRuns(measured.runs),
     sameTokens: sameTokens.identical,
-    greedy: measured.options.temperature === 0,
+    ...workloadOf(measured),
     ...(incomplete === undefined ? {} : { incomplete }),
   };
   const conclusion = concludeFrom(summary, circumstances, lang);
@@ -75,6 +76,12 @@ export function completeResults(measured: MeasuredResults, lang: Lang): BenchRes
     conclusion,
     ...(incomplete === undefined ? {} : { incomplete }),
   };
+}
+
+function workloadOf({ options }: MeasuredResults): Pick<Circumstances, "workload"> {
+  const { batch, newTokens, temperature } = options;
+  if (batch === 1) return {};
+  return { workload: { lengths: batchLengths(batch, newTokens), greedy: temperature === 0 } };
 }
 
 function speed(summary: readonly ModeSummary[], text: ConclusionText): string[] {

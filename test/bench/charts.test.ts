@@ -2,7 +2,8 @@ import { describe, expect, test } from "vitest";
 import { DARK, LIGHT, latencyScale, niceCeiling } from "../../src/bench/chart-parts.ts";
 import { chartSvg } from "../../src/bench/chart-svg.ts";
 import { kvCharts } from "../../src/bench/charts.ts";
-import { sampleResults } from "./sample-results.ts";
+import type { CacheMode } from "../../src/kv/cache.ts";
+import { MAX_SEQ_LEN, PAGE_SIZE, sampleResults } from "./sample-results.ts";
 
 const SHAPES = [
   {},
@@ -10,6 +11,7 @@ const SHAPES = [
   { newTokens: 500, repeats: 1 },
   { modes: ["paged"] as const },
   { modes: ["none"] as const, prefillSeconds: 1 },
+  { batch: 4, newTokens: 8 },
 ];
 
 describe("the charts", () => {
@@ -27,6 +29,30 @@ describe("the charts", () => {
       "raw-kv",
     );
     expect(kvCharts({ ...sampleResults(), runs: [], summary: [] }, "en", LIGHT)).toEqual([]);
+  });
+
+  test("of a batch have what it keeps, and its tokens per second", () => {
+    const ids = (modes?: readonly CacheMode[]) =>
+      kvCharts(sampleResults({ batch: 4, newTokens: 8, modes }), "en", LIGHT).map((c) => c.id);
+    expect(ids().slice(0, 6)).toEqual([
+      "modes",
+      "normalised",
+      "batch-kv",
+      "raw-latency",
+      "batch-rate",
+      "raw-kv",
+    ]);
+    expect(ids(["none"])).not.toContain("batch-kv");
+    const charts = kvCharts(sampleResults({ batch: 4, newTokens: 8, repeats: 1 }), "en", LIGHT);
+    const series = (id: string) =>
+      charts.find((c) => c.id === id)!.option.series as { name: string; data: unknown[] }[];
+    const running = series("batch-rate").at(-1)!;
+    expect([running.name, running.data]).toEqual(["sequences that run", [4, 4, 3, 3, 2, 2, 1, 1]]);
+    const fit = series("batch-kv").at(-1)!.data as { value: number }[];
+    expect(fit.map((d) => d.value)).toEqual([4, 4 * (MAX_SEQ_LEN / PAGE_SIZE)]);
+    // Without strips there is no memory to compare with.
+    const paged = kvCharts(sampleResults({ batch: 4, modes: ["paged"] }), "en", LIGHT);
+    expect(paged.find((c) => c.id === "batch-kv")!.option.series).toHaveLength(2);
   });
 
   test("are plain JSON with finite numbers and a unit for each series", () => {

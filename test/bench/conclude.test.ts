@@ -84,6 +84,48 @@ describe("the conclusion", () => {
     expect(of({ timing: "pipelined", modes: ["none"] })).toContain("what a caller waits for");
   });
 
+  test("of a batch says what its sequences were, what the modes kept for them and how many would fit", () => {
+    const of = (shape: Shape) => completeResults(sampleMeasured(shape), "en").conclusion.join("\n");
+    const text = of({ batch: 4, slowness: { paged: 2 } });
+    expect(text).toContain("4 sequences at once, of the same prompt, with at most 50, 38, 25, 13 new tokens");
+    expect(text).toMatch(/^Fastest: contiguous, 4\.\d\d ms a step on average\.$/m);
+    expect(text).toMatch(/^Compared with contiguous, a step takes /m);
+    expect(text).toMatch(
+      /^Tokens per second of all sequences: no cache [\d.]+, contiguous [\d.]+, paged [\d.]+\.$/m,
+    );
+    // (4 · 13 + 3 · 12 + 2 · 13 + 1 · 12) / 50 = 2.52 strips of 9 MiB.
+    expect(text).toMatch(/Contiguous reserved 22\.7 MiB .* \(36\.0 MiB at most\) and used .*; 97\.\d % was/);
+    expect(text).toMatch(/Paged reserved .* KiB .*; \d\d\.\d % was reserved for nothing/);
+    expect(text).toMatch(/Paging reserves 2\d\.\d MiB \(9\d\.\d %\) less than the contiguous cache/);
+    expect(text).toMatch(/\(36\.0 MiB\) holds 4 strips; with pages 1\d\d sequences .*: derived, not run/);
+    expect(text).toContain("what sharing them saves is measured by quire bench capacity");
+    // The one left at the end, and its growth, are no figures of a batch.
+    expect(text).not.toMatch(/dominates|the steps grow/);
+    expect(text).not.toContain("With temperature 0");
+    const without = of({ batch: 4, modes: ["none", "paged"] });
+    expect(without).not.toMatch(/would fit|less than the contiguous/);
+    expect(of({ batch: 4, modes: ["none"] })).not.toMatch(/reserved|pages/);
+  });
+
+  test("of a batch with temperature 0 says that the sequences are alike", () => {
+    const measured = sampleMeasured({ batch: 2 });
+    const greedy = { ...measured, options: { ...measured.options, temperature: 0 } };
+    expect(completeResults(greedy, "en").conclusion.join("\n")).toContain(
+      "With temperature 0 the sequences say the same",
+    );
+  });
+
+  test("of a batch admits that paging saved nothing", () => {
+    const summary = summarize(sampleRuns({ batch: 2 }));
+    const paged = summary[2]!;
+    const more = summary[1]!.batch!.kvMeanReservedBytes + 1024;
+    const larger = { ...paged, batch: { ...paged.batch!, kvMeanReservedBytes: more } };
+    const workload = { lengths: [50, 25], greedy: false };
+    expect(concludeFrom([summary[1]!, larger], { ...PLAIN, workload }, "en").join("\n")).toContain(
+      "Paging saves no KV memory here: it reserves 1.0 KiB more",
+    );
+  });
+
   test("compares nothing when there is nothing to compare", () => {
     expect(concludeFrom([], PLAIN, "en")).toEqual([]);
     expect(conclude({ modes: ["paged"] })).not.toMatch(/Fastest|Speed-up|Peak GPU memory/);
@@ -96,6 +138,8 @@ describe("the conclusion", () => {
       { slowness: { paged: 10 } },
       { newTokens: 3 },
       { timing: "pipelined" as const },
+      { batch: 3 },
+      { batch: 3, modes: ["paged" as const] },
     ]) {
       const en = completeResults(sampleMeasured(shape), "en").conclusion;
       const zh = completeResults(sampleMeasured(shape), "zh").conclusion;

@@ -69,6 +69,18 @@ describe("report.html", () => {
     expect(page(html)).not.toContain("round's");
   });
 
+  test("of a batch has its sequences, and how many ran in each step", () => {
+    const batch = sampleResults({ batch: 3, newTokens: 6, repeats: 1 });
+    batch.runs[0]!.sequences![2]!.text = "<i>third</i>";
+    const body = page(reportHtml(batch, "en"));
+    expect(body).toContain("<h2>Sequences</h2>");
+    expect(body).toContain('<th scope="row">2</th><td>2</td><td>2</td><td>length</td><td>&lt;i&gt;third');
+    expect(body.match(/<th scope="col">tokens\/s<\/th>/g)).toHaveLength(3);
+    expect(body).toContain("a step down is a sequence that ended");
+    expect(body.match(/<figcaption>/g)).toHaveLength(9);
+    expect(page(html)).not.toMatch(/<h2>Sequences|a step down is/);
+  });
+
   test("is in Chinese when asked", () => {
     const zh = page(reportHtml(sampleResults({}, "zh"), "zh"));
     expect(zh).toContain('<html lang="zh-CN">');

@@ -85,6 +85,45 @@ describe("summarize", () => {
     expect(summarize([sampleRun("paged", 1, { newTokens: 1 })])[0]!.decodeAvgSeconds).toBeNull();
   });
 
+  test("of a batch counts all tokens, and has the means of what was reserved and used", () => {
+    // 4, 2 new tokens: steps with 2, 2, 1 and 1 sequences, which see 7, 8, 9 and 10 tokens.
+    const runs = sampleRuns({ batch: 2, newTokens: 4, repeats: 1 });
+    const [none, contiguous, paged] = summarize([
+      runs[0]!,
+      timed(runs[1]!, [1, 1, 1, 1]),
+      timed(runs[2]!, [1, 1, 1, 1]),
+    ]);
+    const slot = KV_BYTES_PER_TOKEN;
+    expect([contiguous!.tokensPerSecond, contiguous!.avgSecondsPerToken]).toEqual([6 / 4, 1]);
+    const used = ((2 * 7 + 2 * 8 + 9 + 10) / 4) * slot;
+    expect(contiguous!.batch).toEqual({
+      sequences: 2,
+      kvPeakReservedBytes: 2 * MAX_SEQ_LEN * slot,
+      kvMeanReservedBytes: 1.5 * MAX_SEQ_LEN * slot,
+      kvMeanUsedBytes: used,
+      meanWastePercent: expect.closeTo(100 * (1 - used / (1.5 * MAX_SEQ_LEN * slot)), 9),
+      kvReservedBytesPerSequence: MAX_SEQ_LEN * slot,
+      sequencesInContiguousBytes: 2,
+    });
+    expect(paged!.batch).toMatchObject({
+      kvMeanReservedBytes: 1.5 * 16 * slot,
+      kvReservedBytesPerSequence: 16 * slot,
+      sequencesInContiguousBytes: (2 * MAX_SEQ_LEN) / 16,
+    });
+    expect(none!.batch).toMatchObject({ kvMeanReservedBytes: 0, sequencesInContiguousBytes: null });
+    expect(summarize(runs.slice(2))[0]!.batch!.sequencesInContiguousBytes).toBeNull();
+    expect("batch" in summarize([sampleRun("paged", 1)])[0]!).toBe(false);
+  });
+
+  test("counts whole sequences alone as fitting", () => {
+    // A paged sequence grows from one page to three.
+    const runs = sampleRuns({ batch: 3, newTokens: 33, repeats: 1 });
+    const [contiguous, paged] = summarize(runs).slice(1);
+    const exact = contiguous!.kvAllocatedBytes / paged!.batch!.kvReservedBytesPerSequence;
+    expect(exact % 1).toBeGreaterThan(0);
+    expect(paged!.batch!.sequencesInContiguousBytes).toBe(Math.floor(exact));
+  });
+
   test("leaves out runs that broke off", () => {
     const broken: RunResult = { ...sampleRun("paged", 1), finishReason: "error" };
     expect(summarize([sampleRun("none", 1), broken]).map((s) => s.mode)).toEqual(["none"]);
@@ -163,6 +202,29 @@ describe("compareTokens", () => {
     });
     const brokenLater: RunResult = { ...other, finishReason: "error" };
     expect(compareTokens([broken, brokenLater, { ...whole, finishReason: "error" }]).identical).toBe(false);
+  });
+
+  test("compares every sequence of a batch, and names the one that differs first", () => {
+    const runs = sampleRuns({ batch: 3, newTokens: 6 });
+    expect(compareTokens(runs)).toEqual({ identical: true, runs: 6, tokens: 6 + 4 + 2, sequences: 3 });
+    const changed = (run: RunResult, id: number, index: number): RunResult => ({
+      ...run,
+      sequences: run.sequences!.map((s) =>
+        s.id === id ? { ...s, tokens: s.tokens.map((t, i) => (i === index ? 9 : t)) } : s,
+      ),
+    });
+    runs[4] = changed(changed(runs[4]!, 1, 3), 2, 1);
+    expect(compareTokens(runs)).toMatchObject({
+      identical: false,
+      firstDifference: { step: 2, sequence: 2, modeB: "paged", repeatB: 1, tokenB: 9 },
+    });
+  });
+
+  test("a sequence of a batch that is shorter differs where it ends", () => {
+    const runs = sampleRuns({ batch: 2, newTokens: 4, repeats: 1 });
+    const shorter = runs[1]!.sequences!.map((s) => (s.id === 1 ? { ...s, tokens: s.tokens.slice(0, 1) } : s));
+    runs[1] = { ...runs[1]!, sequences: shorter };
+    expect(compareTokens(runs).firstDifference).toMatchObject({ step: 2, sequence: 1, tokenB: null });
   });
 
   test("says nothing of fewer than two runs that have tokens", () => {

@@ -44,6 +44,25 @@ describe("the table", () => {
     ]);
   });
 
+  test("of a batch names what paging is for: what is reserved and wasted, and how many would fit", () => {
+    const { summary } = sampleResults({ batch: 4, newTokens: 8 });
+    const rows = summaryRows(summary, "en");
+    expect(rows[0]!.label).toBe("time per step, average");
+    expect(rows.slice(-8).map((r) => [r.label, ...r.cells])).toEqual([
+      ["KV buffers on the GPU", "0 B", "36.0 MiB", "144.0 KiB"],
+      ["KV reserved, most", "0 B", "36.0 MiB", "576.0 KiB"],
+      ["KV reserved, mean", "0 B", "22.5 MiB", "360.0 KiB"],
+      // Contexts of 7 to 14 tokens with 4, 4, 3, 3, 2, 2, 1 and 1 sequences: 190 / 8 slots of 9 KiB.
+      ["KV used, mean", "0 B", "213.8 KiB", "213.8 KiB"],
+      ["KV wasted, mean", "0 B", "22.3 MiB", "146.3 KiB"],
+      ["wasted, of the reserved", "–", "99.1 %", "40.6 %"],
+      ["KV of a sequence, mean", "0 B", "9.0 MiB", "144.0 KiB"],
+      ["would fit (derived)", "–", "4", "256"],
+    ]);
+    for (const lang of ["en", "zh"] as const)
+      expect(summaryTable(summary, "visible", lang, 80).split("\n")).toHaveLength(2 + 23);
+  });
+
   test("fits 80 columns in both languages and holds no escape sequences", () => {
     for (const lang of ["en", "zh"] as const) {
       const lines = summaryTable(sampleResults({}, lang).summary, "visible", lang, 80).split("\n");
@@ -130,6 +149,28 @@ describe("the text of the results", () => {
     expect(samenessLine({ identical: true, runs: 3, tokens: 50 }, 1, "en")).toBe(
       "All 3 runs gave the same 50 tokens.",
     );
+  });
+
+  test("says the same of each sequence of a batch", () => {
+    const same = { identical: true, runs: 3, tokens: 12, sequences: 3 };
+    expect(samenessLine(same, 3, "en")).toBe(
+      "All 3 modes gave each of the 3 sequences the same tokens, 12 in all (3 runs compared).",
+    );
+    const firstDifference = {
+      step: 2,
+      modeA: "none" as const,
+      repeatA: 1,
+      tokenA: 311,
+      modeB: "paged" as const,
+      repeatB: 1,
+      tokenB: 9,
+      sequence: 2,
+    };
+    expect(samenessLine({ ...same, identical: false, firstDifference }, 3, "en")).toBe(
+      "The runs DIFFER, first at step 2: no cache, repeat 1, sequence 2: 311; paged, repeat 1, sequence 2: 9.",
+    );
+    const [text] = generatedTexts(sampleResults({ batch: 3 }), "en");
+    expect(text!.heading).toBe("all modes, sequence 0");
   });
 });
 

@@ -23,8 +23,17 @@ afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 describe("results.json", () => {
   test("the schema takes the sample and keeps every field in its order", () => {
+    for (const results of [sampleResults(), sampleResults({ batch: 3, newTokens: 5 })])
+      expect(JSON.stringify(RESULTS.parse(results))).toBe(JSON.stringify(results));
+  });
+
+  test("the schema takes a file from before --batch as one of a batch of 1", () => {
     const results = sampleResults();
-    expect(JSON.stringify(RESULTS.parse(results))).toBe(JSON.stringify(results));
+    const { batch, ...before } = results.options;
+    expect(batch).toBe(1);
+    expect(RESULTS.parse({ ...results, options: before })).toEqual(results);
+    // Of one sequence nothing else was added.
+    expect(JSON.stringify(results).match(/"(batch|sequences)"/g)).toEqual(['"batch"']);
   });
 
   test("the schema refuses another version, a wrong mode, a bad time and a seed that lost digits", () => {
@@ -111,9 +120,21 @@ describe("steps.csv", () => {
     );
     expect(rows).toHaveLength(3 * 2 * 5);
     for (const row of rows) expect(row).toHaveLength(head!.length);
+    for (const row of rows) expect(row.at(-2)).toBe("1");
     const last = results.runs.at(-1)!.steps.at(-1)!;
     expect(rows.at(-1)!.slice(0, 7)).toEqual(
       ["paged", 2, 5, last.tokenId, last.contextLength, last.newTokensComputed, last.seconds].map(String),
     );
+  });
+
+  test("ends with the sequences of a step and the tokens of all of them a second", () => {
+    const results = sampleResults({ batch: 2, newTokens: 2, repeats: 1, modes: ["paged"] });
+    const [first, second] = results.runs[0]!.steps;
+    const [head, ...rows] = stepsCsv(results).trimEnd().split("\n");
+    expect(head).toMatch(/,kv_used_bytes,sequences,tokens_per_second$/);
+    expect(rows.map((row) => row.split(",").slice(-2).map(Number))).toEqual([
+      [2, 2 / first!.seconds],
+      [1, 1 / second!.seconds],
+    ]);
   });
 });
