@@ -1,5 +1,6 @@
 import { afterAll, afterEach, describe, expect, test, vi } from "vitest";
 import { type KvBenchOptions, measureKv } from "../../src/bench/kv.ts";
+import { neededPages } from "../../src/bench/kv-batch.ts";
 import { compareTokens } from "../../src/bench/summarize.ts";
 import { DeviceLost, GpuError, OutOfMemory } from "../../src/gpu/errors.ts";
 import { PURPOSES } from "../../src/gpu/memory.ts";
@@ -136,6 +137,55 @@ describe("measureKv", () => {
     expect(compareTokens(first)).toEqual({ identical: true, runs: 6, tokens: 2 });
     const [other] = await sampled(5, { modes: ["paged"], newTokens: 2 });
     expect(other!.tokens).not.toEqual(first[0]!.tokens);
+  });
+
+  test("gives every sequence of a batch the same tokens in every mode, and sequence 0 those of a batch of 1", async () => {
+    const sampling = { temperature: 1, seed: 3 };
+    // The least pool that will do.
+    const needed = neededPages(PROMPT.length, [6, 4, 2], 8);
+    const options = { sampling, batch: 3, newTokens: 6, maxSeqLen: 32, kvPages: needed };
+    const { runs, error } = await measure(options);
+    expect(error).toBeUndefined();
+    expect(compareTokens(runs)).toEqual({ identical: true, runs: 3, tokens: 12, sequences: 3 });
+    const bytes = slotBytes(model.cacheShape("f32"));
+    const running = [3, 3, 2, 2, 1, 1];
+    for (const { mode, steps, sequences, tokens, text, finishReason } of runs) {
+      expect(sequences!.map((s) => [s.id, s.newTokens, s.tokens.length, s.finishReason])).toEqual([
+        [0, 6, 6, "length"],
+        [1, 4, 4, "length"],
+        [2, 2, 2, "length"],
+      ]);
+      expect(sequences![0]).toMatchObject({ tokens, text, finishReason });
+      expect(new Set(sequences!.map((s) => s.tokens.slice(0, 2).join())).size).toBeGreaterThan(1);
+      expect(steps.map((s) => s.sequences)).toEqual(running);
+      expect(steps.map((s) => s.tokenId)).toEqual(tokens);
+      const contexts = running.map((_, i) => PROMPT.length + i);
+      const computed = running.map((n, i) => n * (i === 0 || mode === "none" ? contexts[i]! : 1));
+      expect(steps.map((s) => s.newTokensComputed)).toEqual(computed);
+      const used = running.map((n, i) => (mode === "none" ? 0 : n * contexts[i]!));
+      expect(steps.map((s) => s.kvUsedBytes / bytes)).toEqual(used);
+      const reserved = steps.map((s) => s.kvReservedBytes / bytes);
+      if (mode === "contiguous") expect(reserved).toEqual(running.map((n) => 32 * n));
+      // All of the pool at its fullest, less as sequences end.
+      if (mode === "paged") expect([Math.max(...reserved), reserved.at(-1)]).toEqual([8 * needed, 16]);
+      const allocated = { none: 0, contiguous: 3 * 32, paged: 8 * (needed + 1) }[mode];
+      expect(steps[0]!.kvAllocatedBytes / bytes).toBe(allocated);
+    }
+    const alone = await measure({ ...options, batch: 1, modes: ["contiguous"] });
+    expect(alone.runs[0]!.tokens).toEqual(runs[0]!.tokens);
+    expect("sequences" in alone.runs[0]!).toBe(false);
+  });
+
+  test("of a batch that breaks off keeps what each sequence has", async () => {
+    failAt("paged", 3, new OutOfMemory("OOM: no room"));
+    const { runs, error } = await measure({ modes: ["paged"], batch: 3, newTokens: 3 });
+    expect(error).toBeInstanceOf(OutOfMemory);
+    expect(runs[0]!.finishReason).toBe("error");
+    expect(runs[0]!.sequences!.map((s) => [s.tokens.length, s.finishReason])).toEqual([
+      [2, "error"],
+      [2, "length"],
+      [1, "length"],
+    ]);
   });
 
   test("keeps what a failing mode measured, leaves the mode out from then on, and goes on with the others", async () => {

@@ -89,6 +89,38 @@ describe("quire bench kv", () => {
     expect(readFileSync(join(out, "report.html"), "utf8")).toContain("steps: pipelined");
   });
 
+  it("--batch runs sequences of different lengths in every mode, and says what paging saves", async () => {
+    const outcome = await bench("-n", "3", "--warmup", "0", "--batch", "3", "--modes", "contiguous,paged");
+    expect([outcome.error, outcome.exitCode]).toEqual([undefined, 0]);
+    expect(outcome.out).toMatch(/would fit \(derived\) +3 +\d\d\d/);
+    expect(outcome.out).toContain("with at most 3, 2, 1 new tokens");
+    expect(outcome.out).toContain(
+      "All 2 modes gave each of the 3 sequences the same tokens, 6 in all (2 runs compared).",
+    );
+    const { options, runs, summary } = written();
+    expect(options.batch).toBe(3);
+    for (const run of runs) expect(run.sequences!.map((s) => s.tokens.length)).toEqual([3, 2, 1]);
+    expect(summary.map((s) => s.batch!.sequences)).toEqual([3, 3]);
+    for (const name of ["batch-kv", "batch-rate"])
+      expect(existsSync(join(out, `charts/${name}.svg`))).toBe(true);
+  });
+
+  it("a token that differs in one sequence of a batch is the experiment's failure", async () => {
+    const forward = Gpt2.prototype.forward;
+    vi.spyOn(Gpt2.prototype, "forward").mockImplementation(function (this: Gpt2, cache, items, trace) {
+      const last = items.length - 1;
+      const wrong = items.map((item, i) =>
+        i === last ? { ...item, tokens: item.tokens.map((id) => id + 1) } : item,
+      );
+      return forward.call(this, cache, cache.mode === "paged" ? wrong : items, trace);
+    });
+    const outcome = await bench(...SHORT.slice(2), "-n", "1", "--batch", "2", "--modes", "contiguous,paged");
+    expect([outcome.error, outcome.exitCode]).toEqual([undefined, 1]);
+    expect(outcome.out).toMatch(
+      /The runs DIFFER, first at step 1: contiguous, repeat 1, sequence 1: 263; paged/,
+    );
+  });
+
   it("of one run says that there is nothing to compare, which is no failure", async () => {
     const outcome = await bench(...SHORT, "--modes", "paged", "--lang", "zh");
     expect(outcome.exitCode).toBe(0);
@@ -167,6 +199,10 @@ describe("quire bench kv", () => {
     [["-n", "1018"], /the prompt has 7 tokens and --new-tokens is 1018; together at most .* 1024/],
     [["--max-seq-len", "8"], /^--max-seq-len is 8; this run needs 56/],
     [["--kv-pages", "3"], /^--kv-pages is 3; this run needs 4 pages of 16 slots/],
+    [["--batch", "0"], /^--batch is "0"; wanted an integer from 1 to 1024$/],
+    [["--batch", "2.5"], /^--batch is "2.5"; wanted an integer from 1 to 1024$/],
+    [["--batch", "3", "--kv-pages", "5"], /^--kv-pages is 5; this run needs 6 pages .* its 3 sequences/],
+    [["--batch", "3", "--max-seq-len", "8"], /^--max-seq-len is 8; this run needs 56/],
     [["--out", "/dev/null/results"], /^--out: cannot write/],
   ])("refuses %j before the first step", async (flags, message) => {
     const forward = vi.spyOn(Gpt2.prototype, "forward");
