@@ -319,9 +319,9 @@ export const MUTANTS: readonly Mutant[] = [
     tests: ["test/kv/page-space"],
   },
   {
-    file: "src/kv/page-space.ts",
-    find: "if (table.pagesFor(tokens) > this",
-    replace: "if (table.pagesFor(tokens) >= this",
+    file: "src/kv/page-table.ts",
+    find: "if (wanted > this.#allocator.freeCount)",
+    replace: "if (wanted >= this.#allocator.freeCount)",
     breaks: "the last free page is never used",
     tests: ["test/kv/page-space"],
   },
