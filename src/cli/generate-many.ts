@@ -3,17 +3,25 @@ import { formatBytes, formatPercent, formatSeconds } from "../bench/units.ts";
 import { parseDataset } from "../bench/workload-dataset.ts";
 import { BadInput } from "../check.ts";
 import { Engine } from "../generate/engine.ts";
-import type { Completion, EngineMetrics, PromptOutput } from "../generate/engine-types.ts";
+import { DEFAULT_CONTEXTS } from "../generate/engine-memory.ts";
+import { MAX_SEQUENCES, WATERMARK } from "../generate/engine-settings.ts";
+import type { Completion, EngineMetrics, EngineOptions, PromptOutput } from "../generate/engine-types.ts";
 import type { CacheMode } from "../kv/cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
 import type { Tokenizer } from "../tokenizer.ts";
 import { type EngineFlags, engineOptions } from "./engine-options.ts";
-import { type CacheFlags, type ModelFlags, type SamplingFlags, samplingOptions } from "./options.ts";
+import {
+  type CacheFlags,
+  type GpuFlags,
+  type ModelFlags,
+  type SamplingFlags,
+  samplingOptions,
+} from "./options.ts";
 import { readText } from "./read-text.ts";
 
 // `quire generate` with several prompts, samples or beams, or with flags of the engine.
 
-export interface ManyFlags extends ModelFlags, CacheFlags, SamplingFlags, EngineFlags {
+export interface ManyFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags, EngineFlags {
   readonly kv: CacheMode;
   readonly maxNewTokens: number;
   readonly n?: number;
@@ -81,6 +89,7 @@ export async function generateMany(input: ManyInput, flags: ManyFlags): Promise<
   if (empty >= 0) throw new BadInput(`prompt ${empty + 1} is empty; give at least one word`);
   const engine = await Engine.open(model, {
     ...engineOptions(flags),
+    ...neededAtMost(model, ids, flags),
     tokenizer,
     log: (line) => process.stderr.write(`quire: ${line}\n`),
   });
@@ -136,6 +145,30 @@ export async function generateMany(input: ManyInput, flags: ManyFlags): Promise<
   } finally {
     await engine.close();
   }
+}
+
+/**
+ * Sequences in a step, and pages unless the flags say what there is: what this run can need, where that is less than the engine's
+ * defaults. A share of the pages stays free at admission, so there must be as many more; and a beam that is copied has a page twice.
+ */
+function neededAtMost(
+  { config }: Gpt2,
+  prompts: readonly (readonly number[])[],
+  flags: ManyFlags,
+): Pick<EngineOptions, "maxSequences" | "kvPages"> {
+  const { maxNewTokens, maxSequences, kvPages, kvMemory, kvLayout, memory, pageSize, watermark } = flags;
+  const branches = flags.beams ?? flags.n ?? 1;
+  const pagesOf = (length: number) =>
+    branches * Math.ceil(Math.min(config.contextLength, length + maxNewTokens) / pageSize);
+  const pages = prompts.reduce((sum, { length }) => sum + pagesOf(length), 0);
+  const kept = watermark ?? WATERMARK;
+  const isFree = kvPages === undefined && kvMemory === undefined && memory === undefined;
+  const most = DEFAULT_CONTEXTS * Math.ceil(config.contextLength / pageSize);
+  const wanted = Math.ceil((pages + branches) / (1 - kept)) + 1;
+  return {
+    maxSequences: maxSequences ?? Math.min(MAX_SEQUENCES, branches * prompts.length),
+    kvPages: isFree && (kvLayout ?? "pages") === "pages" && wanted < most ? wanted : kvPages,
+  };
 }
 
 function completionsText({ promptIndex, completions }: PromptOutput, prompts: number, flags: ManyFlags) {

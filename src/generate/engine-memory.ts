@@ -31,7 +31,7 @@ export interface EngineMemory {
 }
 
 /** Without a budget nobody knows what the card has: room for some full contexts, but not much of a card. */
-const DEFAULT_CONTEXTS = 16;
+export const DEFAULT_CONTEXTS = 16;
 const DEFAULT_BYTES = 2 ** 30;
 
 /**

@@ -21,13 +21,13 @@ export interface EngineSettings {
 }
 
 const LAYOUTS: readonly KvLayout[] = ["pages", "strips-max", "strips-exact"];
-const MAX_SEQUENCES = 256;
+export const MAX_SEQUENCES = 256;
 const MAX_SEQUENCES_LIMIT = 4096;
 /** A step this long keeps a GPU busy; on a CPU that plays GPU it would take a second and more. */
 const MAX_BATCHED_TOKENS = { gpu: 2048, software: 256 };
 /** Rows of a step are one dimension of some dispatches. */
 const MAX_BATCHED_TOKENS_LIMIT = 65_535;
-const WATERMARK = 0.01;
+export const WATERMARK = 0.01;
 
 /**
  * Check the options and fill in the defaults, for a model of `contextLength` tokens.
