@@ -52,6 +52,26 @@ export function kvWrite(qkv: Tensor, slotMapping: Tensor, k: Tensor, v: Tensor):
   );
 }
 
+/** Throws unless x [T, C] · w [C, 3 · C] + bias gives queries, keys and values for slotMapping [T] of the cache, heads in quads. */
+export function checkQkv(
+  op: string,
+  { x, w, bias, slotMapping, k, v }: Record<"x" | "w" | "bias" | "slotMapping" | "k" | "v", Tensor>,
+): void {
+  const [, heads, headSize] = k.shape as [number, number, number];
+  checkProduct(op, x, w, bias);
+  checkCache(op, k, v);
+  check(headSize % 4 === 0, () => `${op}: heads of ${headSize} channels; wanted a multiple of 4`);
+  check(
+    x.cols === heads * headSize && w.cols === 3 * x.cols,
+    () =>
+      `${op}: x is ${shapeText(x.shape)}, w ${shapeText(w.shape)} and the cache ${shapeText(k.shape)}; wanted C = H · D and w [C, 3 · C]`,
+  );
+  check(
+    slotMapping.cols === x.rows,
+    () => `${op}: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
+  );
+}
+
 /**
  * x [T, C] f32 or f16 · w [C, 3 · C] f16 + bias by subgroup matrices: the queries, a new tensor [T, C] f32; keys and values go into
  * the slots slotMapping [T] u32 of k and v [slots, H, D], f32 or f16, D a multiple of 4.
@@ -66,19 +86,7 @@ export function matrixQkv(
   k: Tensor,
   v: Tensor,
 ): Tensor {
-  const [, heads, headSize] = k.shape as [number, number, number];
-  checkProduct("kv-write", x, w, bias);
-  checkCache("kv-write", k, v);
-  check(headSize % 4 === 0, () => `kv-write: heads of ${headSize} channels; wanted a multiple of 4`);
-  check(
-    x.cols === heads * headSize && w.cols === 3 * x.cols,
-    () =>
-      `kv-write: x is ${shapeText(x.shape)}, w ${shapeText(w.shape)} and the cache ${shapeText(k.shape)}; wanted C = H · D and w [C, 3 · C]`,
-  );
-  check(
-    slotMapping.cols === x.rows,
-    () => `kv-write: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
-  );
+  checkQkv("kv-write", { x, w, bias, slotMapping, k, v });
   const q = Tensor.empty(x.gpu, x.shape, { label: "kv-write" });
   const { part, workgroups } = matrixTile(x.rows, w.cols);
   const params = { rows: x.rows, depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4 };

@@ -1,9 +1,8 @@
-import { check, shapeText } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { Tensor } from "../tensor.ts";
-import { checkCache } from "./kv-write.ts";
+import { checkQkv } from "./kv-write.ts";
 import { checkNorm } from "./layernorm.ts";
-import { checkProduct, columnForm, normForm, productSizes, productWork } from "./product.ts";
+import { columnForm, normForm, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("norm-qkv");
@@ -24,20 +23,8 @@ export function normQkv(
   k: Tensor,
   v: Tensor,
 ): Tensor {
-  const [, heads, headSize] = k.shape as [number, number, number];
   checkNorm("norm-qkv", x, norm);
-  checkProduct("norm-qkv", x, w, bias);
-  checkCache("norm-qkv", k, v);
-  check(headSize % 4 === 0, () => `norm-qkv: heads of ${headSize} channels; wanted a multiple of 4`);
-  check(
-    x.cols === heads * headSize && w.cols === 3 * x.cols,
-    () =>
-      `norm-qkv: x is ${shapeText(x.shape)}, w ${shapeText(w.shape)} and the cache ${shapeText(k.shape)}; wanted C = H · D and w [C, 3 · C]`,
-  );
-  check(
-    slotMapping.cols === x.rows,
-    () => `norm-qkv: x is ${shapeText(x.shape)} but there are ${slotMapping.cols} slots`,
-  );
+  checkQkv("norm-qkv", { x, w, bias, slotMapping, k, v });
   const q = Tensor.empty(x.gpu, x.shape, { label: "norm-qkv" });
   const sizes = productSizes(w);
   const form = columnForm(x.gpu, x.cols, sizes.N_QUADS);
