@@ -83,8 +83,8 @@ function againstOracle(rows: readonly FiguredRow[], name: string): string[] {
         ? `strips of the exact length held ${formatFactor(1 / factor)} the sequences of pages of ${pages.pageSize}`
         : `strips of the exact length held as many sequences as pages of ${pages.pageSize}`;
   return [
-    `${name}: ${lead} (${sequences(pages)} against ${sequences(oracle)}), which need an oracle: ${waste(oracle)} of what those ` +
-      "reserve is for tokens still to come.",
+    `${name}: ${lead} (${sequences(pages)} against ${sequences(oracle)}). Strips of the exact length need an oracle; ` +
+      `${waste(oracle)} of what they reserve is for tokens still to come.`,
   ];
 }
 
