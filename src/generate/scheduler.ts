@@ -178,6 +178,7 @@ export class Scheduler {
     for (let request = waiting.first; request && step.left > 0; request = waiting.first) {
       width += request.width;
       if (width > options.maxSequences || request.hasPending) return;
+      this.#keepOffHost(request);
       if (!admit(request, step, running.length === 0)) return;
       waiting.remove(request);
       running.insert(request);
@@ -185,6 +186,15 @@ export class Scheduler {
       if (request.cachedTokens === undefined) this.#noteFirst(request);
       changes.push({ type: "admitted", request });
     }
+  }
+
+  /** Pages that did not leave for the host yet are not had back from there in the same step: it may have no room for them. */
+  #keepOffHost({ live }: Request): void {
+    const state = this.#state;
+    const owners = new Set(live.map(({ owner }) => owner));
+    if (!state.swapOuts.some(({ owner }) => owners.has(owner))) return;
+    state.swapOuts = state.swapOuts.filter(({ owner }) => !owners.has(owner));
+    for (const branch of live) branch.reset();
   }
 
   #noteFirst(request: Request): void {
