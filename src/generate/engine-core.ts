@@ -36,8 +36,12 @@ export class EngineCore {
   constructor(parts: EngineParts) {
     const { settings, space, device } = parts;
     this.#parts = parts;
-    this.#scheduler = new Scheduler(space, { ...settings, clock: () => this.#moment ?? this.now });
     this.#steps = new EngineSteps(device, space, (owner) => this.#penalised.get(owner)!.tokens);
+    this.#scheduler = new Scheduler(space, {
+      ...settings,
+      clock: () => this.#moment ?? this.now,
+      isLeaving: (owner) => this.#steps.isLeaving(owner),
+    });
   }
 
   /** Seconds since the start. */
@@ -124,7 +128,11 @@ export class EngineCore {
     }
     const flight = this.#steps.takeOldest();
     if (flight) await this.#take(flight);
-    else check(this.isIdle || this.#closed, "engine: requests wait, and none of them can run");
+    else {
+      // Whoever waits for its pages to arrive at the host can be admitted then.
+      const mayRun = this.isIdle || this.#closed || (await this.#steps.untilArrived());
+      check(mayRun, "engine: requests wait, and none of them can run");
+    }
     this.#rests = this.isIdle;
     return !this.isIdle;
   }

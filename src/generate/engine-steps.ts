@@ -38,6 +38,8 @@ export class EngineSteps {
   readonly #flights: Flight[] = [];
   /** Contents of the pages of swapped sequences, in the order of positions. */
   readonly #onHost = new Map<number, Promise<HostPages>>();
+  /** Of them, those that have not arrived. */
+  readonly #leaving = new Map<number, Promise<HostPages>>();
   readonly #seen = new Map<number, number>();
   /** Sequences whose pages did not arrive, because there was no room for staging buffers. */
   #lost: number[] = [];
@@ -60,14 +62,26 @@ export class EngineSteps {
     return lost;
   }
 
+  /** Are the pages of a sequence still on their way to the host? There may be no room for them. */
+  isLeaving(owner: number): boolean {
+    return this.#leaving.has(owner);
+  }
+
+  /** Wait until pages on their way have arrived, or are lost. False if there are none. */
+  async untilArrived(): Promise<boolean> {
+    const leaving = [...this.#leaving.values()];
+    await Promise.allSettled(leaving);
+    return leaving.length > 0;
+  }
+
   /** Take the oldest step, to await its result. */
   takeOldest(): Flight | undefined {
     return this.#flights.shift();
   }
 
   /**
-   * Do what the plan says: swaps out, copies, swaps in, the pieces with their samples. Where pages that it wants back are still
-   * on their way to the host, it waits for them, and a promise comes back; until then nothing else may be submitted.
+   * Do what the plan says: swaps out, copies, swaps in, the pieces with their samples. Where it wants pages back from the host, a
+   * promise comes back; until then nothing else may be submitted.
    */
   submit(plan: StepPlan): Promise<void> | undefined {
     const { swapOuts, copies, swapIns, pieces, samples } = plan;
@@ -89,6 +103,7 @@ export class EngineSteps {
   /** A sequence has ended: what is kept of it goes. Steps in flight are not touched by that. */
   leave(owner: number): void {
     this.#onHost.delete(owner);
+    this.#leaving.delete(owner);
     this.preempt(owner);
   }
 
@@ -126,10 +141,20 @@ export class EngineSteps {
   #swapOut(owner: number, pages: readonly number[]): void {
     const contents = this.#device.readPages(pages);
     this.#onHost.set(owner, contents);
+    this.#leaving.set(owner, contents);
     // Another failure is told to whoever wants the pages back; until then it must not count as unhandled.
-    contents.catch((error: unknown) => {
-      if (error instanceof OutOfMemory) this.#lost.push(owner);
-    });
+    contents.then(
+      () => this.#arrived(owner, contents),
+      (error: unknown) => {
+        if (this.#arrived(owner, contents) && error instanceof OutOfMemory) this.#lost.push(owner);
+      },
+    );
+  }
+
+  /** False if the sequence has sent other pages since, or has ended. */
+  #arrived(owner: number, contents: Promise<HostPages>): boolean {
+    if (this.#leaving.get(owner) !== contents) return false;
+    return this.#leaving.delete(owner);
   }
 
   #pieceOf({ holding, position, tokens }: PlanPiece): RaggedPiece {

@@ -67,7 +67,9 @@ function swapIn(request: Request, step: StepBuilder): boolean {
 
 function swapInBranch(request: Request, branch: Branch, step: StepBuilder): boolean {
   const { space } = step;
-  const { tokens, planned, owner, pagesOnHost } = branch;
+  const { planned, owner, pagesOnHost } = branch;
+  // Of a prompt that branches wait to share something must be left to compute: with its last token they get their forks.
+  const tokens = request.isShared ? request.prompt : branch.tokens;
   const holding = place(request, branch, tokens, Math.min(tokens.length, planned + step.left), step);
   if (!holding) return false;
   branch.holding = holding;

@@ -12,6 +12,8 @@ export interface SchedulerOptions extends StepLimits {
   readonly preemption: Preemption;
   /** Seconds, for the times of requests. Default: performance.now. */
   readonly clock?: () => number;
+  /** Are this owner's pages still on their way to the host? Then it is not admitted. Default: they arrive at once. */
+  readonly isLeaving?: (owner: number) => boolean;
 }
 
 /** What the GPU made of a plan. */

@@ -179,6 +179,7 @@ export class Scheduler {
       width += request.width;
       if (width > options.maxSequences || request.hasPending) return;
       this.#keepOffHost(request);
+      if (this.#isLeaving(request)) return;
       if (!admit(request, step, running.length === 0)) return;
       waiting.remove(request);
       running.insert(request);
@@ -195,6 +196,12 @@ export class Scheduler {
     if (!state.swapOuts.some(({ owner }) => owners.has(owner))) return;
     state.swapOuts = state.swapOuts.filter(({ owner }) => !owners.has(owner));
     for (const branch of live) branch.reset();
+  }
+
+  /** Its pages are on their way to the host, and may not find room there. */
+  #isLeaving({ live }: Request): boolean {
+    const { isLeaving } = this.#state.options;
+    return isLeaving !== undefined && live.some((b) => b.pagesOnHost > 0 && isLeaving(b.owner));
   }
 
   #noteFirst(request: Request): void {

@@ -1,3 +1,4 @@
+import process from "node:process";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { Engine } from "../../src/generate/engine.ts";
@@ -5,6 +6,8 @@ import type { EngineEvent } from "../../src/generate/engine-types.ts";
 import { fakeParts, tokenOf } from "./fake-device.ts";
 
 // Pages that go to the host find no room there, again and again.
+//
+//   QUIRE_RUNS=8000 QUIRE_SEED=9 npx vitest run test/generate/engine-swap.test.ts      more of it
 
 const requests = fc.array(
   fc.record({
@@ -15,6 +18,50 @@ const requests = fc.array(
   }),
   { minLength: 4, maxLength: 8, size: "max" },
 );
+
+type Example = [
+  { kvPages: number; maxBatchedTokens: number; maxSequences: number; prefixCache: boolean; async: boolean },
+  { length: number; maxNewTokens: number; n: number; priority: number }[],
+  boolean[],
+];
+
+const request = (length: number, maxNewTokens: number, n: number, priority: number) => ({
+  length,
+  maxNewTokens,
+  n,
+  priority,
+});
+
+/** What went wrong once. */
+const EXAMPLES: Example[] = [
+  // A prompt of a whole page, shared by two samples, came back from the host: all of it was found, and nothing was left to compute.
+  [
+    { kvPages: 10, maxBatchedTokens: 7, maxSequences: 7, prefixCache: true, async: false },
+    [
+      request(8, 12, 2, 1),
+      request(5, 14, 1, 0),
+      request(1, 1, 1, 0),
+      request(1, 10, 2, 1),
+      request(8, 5, 2, 1),
+      request(1, 1, 1, 0),
+    ],
+    [false, false, true, true],
+  ],
+  // Pages were wanted back in the step after the one that sent them, before anybody knew that they were refused.
+  [
+    { kvPages: 8, maxBatchedTokens: 7, maxSequences: 5, prefixCache: false, async: true },
+    [
+      request(11, 7, 2, 1),
+      request(10, 13, 1, 0),
+      request(1, 4, 1, 1),
+      request(3, 5, 1, 0),
+      request(1, 1, 1, 1),
+      request(1, 1, 1, 1),
+      request(12, 13, 1, 0),
+    ],
+    [true, false, false],
+  ],
+];
 
 test("whenever pages find no room on their way to the host, all requests get their tokens", async () => {
   const options = fc.record({
@@ -50,7 +97,11 @@ test("whenever pages find no room on their way to the host, all requests get the
       refused += engine.metrics().recomputedTokens;
       await engine.close();
     }),
-    { numRuns: 200, seed: 5 },
+    {
+      examples: EXAMPLES,
+      numRuns: Number(process.env.QUIRE_RUNS ?? 200),
+      seed: Number(process.env.QUIRE_SEED ?? 5),
+    },
   );
   expect(refused).toBeGreaterThan(0);
 });
