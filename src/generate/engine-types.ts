@@ -154,7 +154,7 @@ export interface EngineMetrics {
   readonly waiting: number;
   /** reserved / total slots. */
   readonly kvUsage: number;
-  /** Prompt tokens asked of the prefix cache, and found. */
+  /** Prompt tokens of the requests admitted, and those of them found in the prefix cache: none where there is none. */
   readonly prefixQueries: number;
   readonly prefixHits: number;
   readonly preemptions: number;
