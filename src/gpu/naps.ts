@@ -1,4 +1,4 @@
-/** Longest nap: the event loop turns at least so often, and a result is seen so much later at most. With 1 ms a token took 3 ms longer. */
+/** Longest nap: the event loop turns at least so often, and a result is seen so much later at most. */
 const LONGEST_MS = 0.2;
 
 /** Nobody ever wakes a nap: it ends by its time. */
