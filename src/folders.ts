@@ -1,5 +1,13 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { homedir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import process from "node:process";
+
+/** Quire's folder for what outlives the process and can be made anew: under QUIRE_CACHE, XDG_CACHE_HOME or ~/.cache. */
+export function userCacheFolder(): string {
+  const base = process.env.QUIRE_CACHE || process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
+  return join(base, "quire");
+}
 
 /**
  * Make a folder and those above it, level by level: Node's own recursive mkdir never returns where a file system refuses

@@ -30,6 +30,7 @@ export function environment(
       driver: info.driver,
       software: info.software,
       profile: info.profile,
+      ...(gpu.tuning && { tuned: true }),
       features: [...info.features],
       limits: Object.fromEntries(LIMITS.map((name) => [name, gpu.limits[name]])),
     },

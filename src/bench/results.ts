@@ -185,6 +185,8 @@ export const ENVIRONMENT = {
     /** True: the GPU is simulated by the CPU, so latencies say nothing about a GPU. */
     software: z.boolean(),
     profile: z.enum(["safe", "fast"]),
+    /** True: tile sizes as `bench shaders --tune` measured them here; absent with the built-in ones. */
+    tuned: z.boolean().optional(),
     features: z.array(z.string()),
     limits: z.record(z.string(), z.number()),
   }),

@@ -5,15 +5,18 @@ import { SHAPE_NAMES, type ShapeName } from "../bench/shader-case.ts";
 import { shadersText } from "../bench/shader-table.ts";
 import { benchShaders, defaultShape } from "../bench/shaders.ts";
 import { prepareResultsFile, writeResultsFile } from "../bench/write-results.ts";
+import { BadInput } from "../check.ts";
 import { EXIT_FAILURE, interruptible } from "./exit.ts";
 import { addGpuOptions, type GpuFlags, integer, oneOf, openOptions } from "./options.ts";
 import { progressBar } from "./progress.ts";
+import { tuneShaders } from "./tune-shaders.ts";
 import { withGpu } from "./with-gpu.ts";
 
 interface BenchShadersFlags extends GpuFlags {
   readonly filter?: string;
   readonly repeat: number;
   readonly shape?: ShapeName;
+  readonly tune?: boolean;
   readonly json?: boolean;
   readonly out?: string;
 }
@@ -34,6 +37,10 @@ export function addBenchShaders(bench: Command): void {
       "124m, or tiny (novels-en's sizes) (default: tiny on the software adapter, else 124m)",
       oneOf("--shape", SHAPE_NAMES),
     )
+    .option(
+      "--tune",
+      "instead, measure every tile size of the products and keep the best for this adapter; all give the same results",
+    )
     .option("--out <file>", "write the results as JSON to this file too")
     .option("--json", "print the results as JSON instead of the table");
   addGpuOptions(command, "fast");
@@ -41,12 +48,15 @@ export function addBenchShaders(bench: Command): void {
 }
 
 async function run(flags: BenchShadersFlags): Promise<void> {
+  if (flags.tune && flags.filter !== undefined)
+    throw new BadInput("--filter chooses cases, and --tune has none: leave one of them out");
   // A bad path must fail before the measuring, not after it.
   if (flags.out !== undefined) await prepareResultsFile(flags.out);
   await interruptible((signal) =>
     withGpu(openOptions(flags), async (gpu) => {
       const { filter, repeat, out } = flags;
       const shape = flags.shape ?? defaultShape(gpu);
+      if (flags.tune) return tuneShaders(gpu, shape, flags, signal);
       if (gpu.info.software)
         process.stderr.write(
           flags.shape === undefined

@@ -1,8 +1,10 @@
 import process from "node:process";
 import { BadInput } from "../check.ts";
 import { Gpu, type OpenOptions } from "../gpu/gpu.ts";
+import { readTuning } from "../gpu/tuning-file.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { Gpt2 } from "../model/gpt2.ts";
+import { TILE_FAMILIES } from "../ops/tile-families.ts";
 import type { Tokenizer } from "../tokenizer.ts";
 import { type ModelFlags, modelFolder } from "./options.ts";
 import { progressBar } from "./progress.ts";
@@ -10,11 +12,13 @@ import { progressBar } from "./progress.ts";
 /** Say aloud that no GPU runs this: a figure from a CPU must not pass for one of a GPU. */
 export const SOFTWARE_NOTICE = "software adapter (SwiftShader on the CPU): correct, slow, no benchmark";
 
-/** Open a Gpu, run `body`, close it again however it ends. Notices go to stderr. */
+/** Open a Gpu with the tile sizes that were measured on it, run `body`, close it again however it ends. Notices go to stderr. */
 export async function withGpu<T>(options: OpenOptions, body: (gpu: Gpu) => Promise<T>): Promise<T> {
   const gpu = await Gpu.open(options);
   if (gpu.info.software) process.stderr.write(`quire: ${SOFTWARE_NOTICE}\n`);
   try {
+    const notice = (line: string) => process.stderr.write(`quire: ${line}\n`);
+    gpu.tuning = readTuning(gpu.info, TILE_FAMILIES, notice);
     return await body(gpu);
   } finally {
     await gpu.close();

@@ -9,6 +9,7 @@ import { type OpenedDevice, type OpenOptions, openDevice } from "./open-device.t
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
 import { ReadBack } from "./read-back.ts";
 import { type BufferRange, Recording, ReplayableRecording, type Work } from "./recording.ts";
+import type { Tuning } from "./tuning.ts";
 import type { KernelSource } from "./wgsl.ts";
 
 export type { OpenOptions } from "./open-device.ts";
@@ -33,6 +34,8 @@ export class Gpu {
   private readonly adapterLimits: GPUSupportedLimits;
   /** The part of the model that dispatches belong to from now on, such as "layer 0": the profile groups by it. */
   stage = "";
+  /** Tile sizes that were measured on this adapter, where somebody loaded them; they change times, never results. */
+  tuning: Tuning | undefined;
   private recording = new Recording();
   private readonly pipelines: Pipelines;
   private readonly bindings: Bindings;

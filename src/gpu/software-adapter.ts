@@ -8,13 +8,13 @@ import {
   rmSync,
   statSync,
 } from "node:fs";
-import { homedir, constants as os, tmpdir } from "node:os";
+import { constants as os, tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createBrotliDecompress } from "node:zlib";
-import { makeFolder } from "../folders.ts";
+import { makeFolder, userCacheFolder } from "../folders.ts";
 import { packageFile, packageVersion } from "../packages.ts";
 import { NoAdapter } from "./errors.ts";
 
@@ -30,8 +30,7 @@ const RTLD_NODELETE = 0x1000;
 
 /** Where the unpacked driver lies: a folder that outlives the process, under the user's cache. */
 function cacheFolder(): string {
-  const base = process.env.QUIRE_CACHE || process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
-  return join(base, "quire", `swiftshader-${packageVersion("@sparticuz/chromium")}`);
+  return join(userCacheFolder(), `swiftshader-${packageVersion("@sparticuz/chromium")}`);
 }
 
 /** Why this machine has no software adapter, or undefined when it has one. */
