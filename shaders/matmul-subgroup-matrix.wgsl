@@ -1,9 +1,10 @@
 // with storage-f16.wgsl
 // with activation.wgsl
-// with matrix-tile-32.wgsl | matrix-tile-64.wgsl | matrix-tile-128.wgsl
+// with matrix-tile-64x64.wgsl | matrix-tile-32x32.wgsl | matrix-tile-32x64.wgsl | matrix-tile-64x128.wgsl | matrix-tile-128x128.wgsl | matrix-tile-128x256.wgsl
 // with matrix-x-f32.wgsl | matrix-x-f16.wgsl
 // with matrix-y-f32.wgsl | matrix-y-f16.wgsl
 // with matrix-product.wgsl
+// with matrix-sums-2x2.wgsl | matrix-sums-1x1.wgsl | matrix-sums-4x2.wgsl | matrix-sums-4x4.wgsl
 // with matrix-rows.wgsl
 //
 // matmul.wgsl by subgroup matrices:  y[r, n] = epilogue(Σ_k half(x[r, k]) · w[k, n] + bias[n])
@@ -18,19 +19,19 @@
 struct Params {
   rows: u32,
   depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x
-  n_quads: u32, // vec4s in a row of w, bias and the result
+  k_octs: u32,  // octs in a row of x
+  n_octs: u32,  // octs in a row of w
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<RowQuad>;
-@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(1) var<storage, read> x: array<RowElement>;
+@group(0) @binding(2) var<storage, read> w: array<Oct>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4f>;
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> y: array<ResultQuad>;
 
 fn finish(row: u32, column: u32, value: vec4f) {
-  let at = row * params.n_quads + column;
+  let at = row * 2u * params.n_octs + column;
   var result = activate(value);
   if (EPILOGUE == ADD_RESIDUAL) {
     result += residual[at];

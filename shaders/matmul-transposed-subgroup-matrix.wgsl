@@ -1,7 +1,8 @@
 // with storage-f16.wgsl
-// with matrix-tile-32.wgsl | matrix-tile-64.wgsl | matrix-tile-128.wgsl
+// with matrix-tile-64x64.wgsl | matrix-tile-32x32.wgsl | matrix-tile-32x64.wgsl | matrix-tile-64x128.wgsl | matrix-tile-128x128.wgsl | matrix-tile-128x256.wgsl
 // with matrix-x-f32.wgsl | matrix-x-f16.wgsl
 // with matrix-product.wgsl
+// with matrix-sums-2x2.wgsl | matrix-sums-1x1.wgsl | matrix-sums-4x2.wgsl | matrix-sums-4x4.wgsl
 //
 // matmul-transposed.wgsl by subgroup matrices:  y[r, first + n] = Σ_k half(x[r, k]) · w[n, k]
 //
@@ -14,7 +15,7 @@
 struct Params {
   rows: u32,
   depth: u32,   // K
-  k_quads: u32, // vec4s in a row of x and of w
+  k_octs: u32,  // octs in a row of x and of w
   first: u32,   // column of y that w begins with
   count: u32,   // rows of w
   columns: u32, // columns of y to write: count, and the padding behind the last block
@@ -22,31 +23,31 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<RowQuad>;
-@group(0) @binding(2) var<storage, read> w: array<Packed4>;
+@group(0) @binding(1) var<storage, read> x: array<RowElement>;
+@group(0) @binding(2) var<storage, read> w: array<Oct>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 
 // w's tile lies in workgroup memory as in w: a row for each column of y.
-const W_STRIDE = TILE_DEPTH / 4u + 2u;
-const W_QUADS = TILE_COLUMNS * W_STRIDE;
+const W_STRIDE = DEPTH_OCTS + 1u;
+const W_OCTS = TILE_COLUMNS * W_STRIDE;
 
 var<private> first_column: u32; // of w's rows
 
-fn fetch_w(i: u32, k: u32, thread: u32) -> Packed4 {
-  let quad = i * THREADS + thread;
-  let row = first_column + quad / (TILE_DEPTH / 4u);
-  let column = k / 4u + quad % (TILE_DEPTH / 4u);
-  let inside = row < params.count && column < params.k_quads;
-  return select(Packed4(), w[min(row, params.count - 1u) * params.k_quads + min(column, params.k_quads - 1u)], inside);
+fn fetch_w(i: u32, k: u32, thread: u32) -> vec4u {
+  let oct = i * THREADS + thread;
+  let row = first_column + oct / DEPTH_OCTS;
+  let column = k / 8u + oct % DEPTH_OCTS;
+  let inside = row < params.count && column < params.k_octs;
+  return select(vec4u(), w[min(row, params.count - 1u) * params.k_octs + min(column, params.k_octs - 1u)], inside);
 }
 
 fn w_place(i: u32, thread: u32) -> u32 {
-  let quad = i * THREADS + thread;
-  return quad / (TILE_DEPTH / 4u) * W_STRIDE + quad % (TILE_DEPTH / 4u);
+  let oct = i * THREADS + thread;
+  return oct / DEPTH_OCTS * W_STRIDE + oct % DEPTH_OCTS;
 }
 
-fn w_matrix(at: u32, k: u32, column: u32) -> Right {
-  return subgroupMatrixLoad<Right, col_major>(&stages, at + column * W_STRIDE + k / 4u, W_STRIDE);
+fn w_matrix(k: u32, column: u32) -> Right {
+  return subgroupMatrixLoad<Right, col_major>(&stage, X_OCTS + column * W_STRIDE + k / 8u, W_STRIDE);
 }
 
 @compute @workgroup_size(THREADS)

@@ -4,62 +4,66 @@ enable subgroups;
 // Part: a tile of a matrix product by subgroup matrices (tensor cores): f16 × f16, added up in f32.
 //
 // A workgroup owns TILE_ROWS × TILE_COLUMNS outputs. Step by step over k it stages a tile of x, rounded to halves, and one of
-// w in workgroup memory; each of its subgroups multiplies a part of them, 16 × 16 × 16 at a time. What costs is waiting for
-// loads, so those of the next two steps are always on their way in registers. There are two stages, taken in turn: who stores
-// into one has seen the barrier that all pass when they are done with it, so one barrier a step is enough.
+// w in workgroup memory; each of its subgroups multiplies a part of them, 16 × 16 × 16 at a time. The loads of the next step are on
+// their way in registers meanwhile. One stage is enough: several workgroups share a processor, and one multiplies while another
+// waits at a barrier; a second stage would take the memory of those others.
 //
 // The sum over k is one chain of such products in ascending order. So a row has the same bits in a tile of any size, and
-// whatever rows are beside it. Subgroups must be of 32 threads.
+// whatever rows are beside it. Subgroups must be of 32 threads; K and w's columns are multiples of 8, since eight halves, an oct, are
+// loaded and stored at once: 16 bytes, so that rows of the tiles begin where the hardware loads matrices fastest.
 //
-// The kernel chooses the sizes (matrix-tile-….wgsl) and how x is stored (matrix-x-….wgsl), binds x [rows, K] and w, and has the params depth (K) and k_quads. They are
-// no constants of the pipeline: drivers would unroll the loop over k, and take seconds to compile it. It declares
-//   fetch_w(i, k, thread) -> Packed4     load i of a thread: its quad of w's tile that begins at k; zero outside of w
-//   w_place(i, thread) -> u32            where that quad goes in the tile, which takes W_QUADS
-//   w_matrix(at, k, column) -> Right     16 × 16 of the staged tile that begins at `at`
+// The kernel chooses the sizes (matrix-tile-….wgsl), the sums of a subgroup (matrix-sums-….wgsl) and how x is stored
+// (matrix-x-….wgsl), binds x [rows, K] and w, and has the params depth (K) and k_octs. They are no constants of the pipeline:
+// drivers would unroll the loop over k, and take seconds to compile it. It declares
+//   fetch_w(i, k, thread) -> vec4u       load i of a thread: its oct of w's tile that begins at k; zero outside of w
+//   w_place(i, thread) -> u32            where that oct goes in the tile, which takes W_OCTS
+//   w_matrix(k, column) -> Right         16 × 16 of the staged tile
+
+alias Oct = vec4u; // eight halves
 
 alias Left = subgroup_matrix_left<f16, 16, 16>;
 alias Right = subgroup_matrix_right<f16, 16, 16>;
 alias Result = subgroup_matrix_result<f32, 16, 16>;
 
 const THREADS = 32u * SUBGROUP_ROWS * SUBGROUP_COLUMNS;
-const ROW_MATRICES = TILE_ROWS / SUBGROUP_ROWS / 16u;          // of a subgroup
-const COLUMN_MATRICES = TILE_COLUMNS / SUBGROUP_COLUMNS / 16u;
 
-// In quads (four halves). Rows are padded by two, so that rows below one another begin in different banks.
-const X_STRIDE = TILE_DEPTH / 4u + 2u;
-const X_QUADS = TILE_ROWS * X_STRIDE;
-const STAGE_QUADS = X_QUADS + W_QUADS;
+// In octs. Rows are padded by one, so that rows below one another begin in different banks.
+const DEPTH_OCTS = TILE_DEPTH / 8u;
+const X_STRIDE = DEPTH_OCTS + 1u;
+const X_OCTS = TILE_ROWS * X_STRIDE;
 
-const X_LOADS = TILE_ROWS * TILE_DEPTH / 4u / THREADS;
-const W_LOADS = TILE_COLUMNS * TILE_DEPTH / 4u / THREADS;
+const X_LOADS = TILE_ROWS * DEPTH_OCTS / THREADS;
+const W_LOADS = TILE_COLUMNS * DEPTH_OCTS / THREADS;
 
 // What a thread loads of both tiles for a step.
 struct Loads {
-  x: array<RowQuad, X_LOADS>,
-  w: array<Packed4, W_LOADS>,
+  x: array<vec4u, X_LOADS>,
+  w: array<vec4u, W_LOADS>,
 }
 
-alias Sums = array<array<Result, COLUMN_MATRICES>, ROW_MATRICES>; // of a subgroup
+// Sums leave through the same memory, in strips of 16 rows of each subgroup: four floats take the place of an oct.
+const STRIP_STRIDE = TILE_COLUMNS / 4u + 1u;
+const STRIP_QUADS = 16u * SUBGROUP_ROWS * STRIP_STRIDE;
+const STRIP_LOADS = 16u * SUBGROUP_ROWS * TILE_COLUMNS / 4u / THREADS;
 
-var<workgroup> stages: array<vec2u, 2u * STAGE_QUADS>; // of each, x's tile, then w's
+var<workgroup> stage: array<vec4u, max(X_OCTS + W_OCTS, STRIP_QUADS)>; // x's tile, then w's
 
 // The product of the rows from first_row on and the tile of w. Rows past `last_row` are computed from that one.
 fn multiply_tile(first_row: u32, last_row: u32, thread: u32, subgroup: u32) -> Sums {
+  let row = subgroup / SUBGROUP_COLUMNS * ROW_MATRICES * 16u;
+  let column = subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u;
   var sums: Sums;
-  var even = fetch(0u, first_row, last_row, thread);
-  var odd = fetch(TILE_DEPTH, first_row, last_row, thread);
-  for (var k = 0u; k < params.depth; k += 2u * TILE_DEPTH) {
-    store(0u, &even, thread);
-    workgroupBarrier(); // the first stage is complete
-    even = fetch(k + 2u * TILE_DEPTH, first_row, last_row, thread);
-    multiply_stage(0u, subgroup, &sums);
-
-    store(STAGE_QUADS, &odd, thread);
-    workgroupBarrier(); // the second stage is complete
-    odd = fetch(k + 3u * TILE_DEPTH, first_row, last_row, thread);
-    multiply_stage(STAGE_QUADS, subgroup, &sums);
+  var loads = fetch(0u, first_row, last_row, thread);
+  for (var k = 0u; k < params.depth; k += TILE_DEPTH) {
+    workgroupBarrier(); // the stage is free: all have multiplied what was in it
+    store(&loads, thread);
+    workgroupBarrier(); // the stage is complete
+    loads = fetch(k + TILE_DEPTH, first_row, last_row, thread);
+    for (var step = 0u; step < TILE_DEPTH; step += 16u) {
+      multiply_step(step, row, column, &sums);
+    }
   }
-  workgroupBarrier(); // the stages are free: strips go through them
+  workgroupBarrier(); // the stage is free: strips go through it
   return sums;
 }
 
@@ -67,11 +71,11 @@ fn multiply_tile(first_row: u32, last_row: u32, thread: u32, subgroup: u32) -> S
 fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
   var loads: Loads;
   for (var i = 0u; i < X_LOADS; i++) {
-    let quad = i * THREADS + thread;
-    let row = min(first_row + quad / (TILE_DEPTH / 4u), last_row);
-    let column = k / 4u + quad % (TILE_DEPTH / 4u);
-    let value = x[row * params.k_quads + min(column, params.k_quads - 1u)];
-    loads.x[i] = select(RowQuad(), value, column < params.k_quads);
+    let oct = i * THREADS + thread;
+    let row = min(first_row + oct / DEPTH_OCTS, last_row);
+    let column = k / 8u + oct % DEPTH_OCTS;
+    let value = x_oct(row * params.k_octs + min(column, params.k_octs - 1u));
+    loads.x[i] = select(vec4u(), value, column < params.k_octs);
   }
   for (var i = 0u; i < W_LOADS; i++) {
     loads.w[i] = fetch_w(i, k, thread);
@@ -79,47 +83,28 @@ fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
   return loads;
 }
 
-// Put what has arrived into the stage at `at`.
-fn store(at: u32, loads: ptr<function, Loads>, thread: u32) {
+// Put what has arrived into the stage.
+fn store(loads: ptr<function, Loads>, thread: u32) {
   for (var i = 0u; i < X_LOADS; i++) {
-    let quad = i * THREADS + thread;
-    stages[at + quad / (TILE_DEPTH / 4u) * X_STRIDE + quad % (TILE_DEPTH / 4u)] = halves_of((*loads).x[i]);
+    let oct = i * THREADS + thread;
+    stage[oct / DEPTH_OCTS * X_STRIDE + oct % DEPTH_OCTS] = (*loads).x[i];
   }
   for (var i = 0u; i < W_LOADS; i++) {
-    stages[at + X_QUADS + w_place(i, thread)] = (*loads).w[i];
+    stage[X_OCTS + w_place(i, thread)] = (*loads).w[i];
   }
 }
 
-// Add a subgroup's products of a stage, k ascending.
-fn multiply_stage(at: u32, subgroup: u32, sums: ptr<function, Sums>) {
-  let first_row = subgroup / SUBGROUP_COLUMNS * ROW_MATRICES * 16u;
-  let first_column = subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u;
-  for (var k = 0u; k < TILE_DEPTH; k += 16u) {
-    var left: array<Left, ROW_MATRICES>;
-    for (var r = 0u; r < ROW_MATRICES; r++) {
-      let row = first_row + r * 16u;
-      left[r] = subgroupMatrixLoad<Left, row_major>(&stages, at + row * X_STRIDE + k / 4u, X_STRIDE);
-    }
-    for (var c = 0u; c < COLUMN_MATRICES; c++) {
-      let right = w_matrix(at + X_QUADS, k, first_column + c * 16u);
-      for (var r = 0u; r < ROW_MATRICES; r++) {
-        (*sums)[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, (*sums)[r][c]);
-      }
-    }
-  }
+fn x_matrix(k: u32, row: u32) -> Left {
+  return subgroupMatrixLoad<Left, row_major>(&stage, row * X_STRIDE + k / 8u, X_STRIDE);
 }
 
-// A thread cannot see a matrix's elements, so results go through workgroup memory, in strips of 16 rows of each subgroup.
-const STRIP_ROWS = 16u * SUBGROUP_ROWS;
-const STRIP_LOADS = STRIP_ROWS * TILE_COLUMNS / 4u / THREADS;
-
+// A thread cannot see a matrix's elements, so results go through workgroup memory, strip by strip.
 fn store_strip(sums: ptr<function, Sums>, strip: u32, subgroup: u32) {
-  let row = subgroup / SUBGROUP_COLUMNS * 16u;
-  let column = subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u;
-  for (var c = 0u; c < COLUMN_MATRICES; c++) {
-    let at = (row * TILE_COLUMNS + column + c * 16u) / 2u; // an element of `stages` holds two floats
-    subgroupMatrixStore<row_major>(&stages, at, (*sums)[strip][c], TILE_COLUMNS / 2u);
-  }
+  store_sums(strip, sums, subgroup / SUBGROUP_COLUMNS * 16u, subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u);
+}
+
+fn place_sums(sums: Result, row: u32, column: u32) {
+  subgroupMatrixStore<row_major>(&stage, row * STRIP_STRIDE + column / 4u, sums, STRIP_STRIDE);
 }
 
 // Row and quad of columns, within the tile, of a thread's element i of a strip.
@@ -130,6 +115,6 @@ fn strip_place(strip: u32, i: u32, thread: u32) -> vec2u {
 }
 
 fn strip_sum(i: u32, thread: u32) -> vec4f {
-  let at = 2u * (i * THREADS + thread);
-  return bitcast<vec4f>(vec4u(stages[at], stages[at + 1u]));
+  let quad = i * THREADS + thread;
+  return bitcast<vec4f>(stage[quad / (TILE_COLUMNS / 4u) * STRIP_STRIDE + quad % (TILE_COLUMNS / 4u)]);
 }

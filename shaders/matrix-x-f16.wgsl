@@ -1,8 +1,8 @@
 // Part: rows that come as halves. They were rounded when they were stored, so the bits of a product are those of matrix-x-f32.wgsl,
 // and half the bytes are loaded.
 
-alias RowQuad = vec2u;
+alias RowElement = vec4u;
 
-fn halves_of(quad: RowQuad) -> Packed4 {
-  return quad;
+fn x_oct(at: u32) -> vec4u {
+  return x[at];
 }

@@ -1,7 +1,7 @@
-// Part: rows that come as f32, and are rounded to halves on the way to the tensor cores.
+// Part: rows that come as f32, rounded to halves on the way to the tensor cores.
 
-alias RowQuad = vec4f;
+alias RowElement = vec4f;
 
-fn halves_of(quad: RowQuad) -> Packed4 {
-  return pack4(quad);
+fn x_oct(at: u32) -> vec4u {
+  return vec4u(pack4(x[2u * at]), pack4(x[2u * at + 1u]));
 }

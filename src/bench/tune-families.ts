@@ -1,9 +1,7 @@
-import type { Gpu } from "../gpu/gpu.ts";
 import { shadersNamed } from "../gpu/tuning-file.ts";
 import { matmul, matrixMatmul } from "../ops/matmul.ts";
-import { hasMatrixForm } from "../ops/matrix-form.ts";
+import { hasMatrixUnits } from "../ops/matrix-form.ts";
 import { TILE_FAMILIES } from "../ops/tile-families.ts";
-import { Tensor } from "../tensor.ts";
 import type { TuneFamily } from "./tune.ts";
 
 /** What `bench shaders --tune` measures: the ops that ask for a tile of src/ops/tile-families.ts. */
@@ -13,7 +11,7 @@ export const TUNE_FAMILIES: readonly TuneFamily[] = [
     tiles: shadersNamed(TILE_FAMILIES.matrix.tiles),
     x: "f16",
     w: "f16",
-    missing: (gpu) => (hasMatrices(gpu) ? undefined : "the device has no subgroup matrices for it"),
+    missing: (gpu) => (hasMatrixUnits(gpu) ? undefined : "the device has no subgroup matrices for it"),
     run: (x, w, bias) => matrixMatmul(x, w, bias),
   },
   {
@@ -25,12 +23,3 @@ export const TUNE_FAMILIES: readonly TuneFamily[] = [
     run: (x, w, bias) => matmul(x, w, bias),
   },
 ];
-
-function hasMatrices(gpu: Gpu): boolean {
-  const w = Tensor.empty(gpu, [16, 16], { dtype: "f16", label: "probe" });
-  try {
-    return hasMatrixForm(gpu, w);
-  } finally {
-    w.free();
-  }
-}

@@ -35,7 +35,7 @@ export function batchHead({ gpu, config, weights }: Gpt2, x: Tensor): Tensor {
   const epsilon = config.layerNormEpsilon;
   // The kernel writes four columns at once, so each block of the table must begin at a multiple of four.
   const inQuads = head.blocks.slice(0, -1).every(({ rows }) => rows % 4 === 0);
-  return inQuads && hasMatrixForm(gpu, head.blocks[0]!)
+  return inQuads && hasMatrixForm(gpu, head.blocks[0]!, true)
     ? matrixMatmulTransposed(layernorm(x, lnF, epsilon, "f16"), head)
     : matmulTransposed(layernorm(x, lnF, epsilon), head);
 }

@@ -73,7 +73,7 @@ export function checkQkv(
 }
 
 /**
- * x [T, C] f32 or f16 · w [C, 3 · C] f16 + bias by subgroup matrices: the queries, a new tensor [T, C] f32; keys and values go into
+ * x [T, C] f32 or f16 · w [C, 3 · C] f16 + bias by subgroup matrices: the queries, a new tensor [T, C] of `dtype`; keys and values go into
  * the slots slotMapping [T] u32 of k and v [slots, H, D], f32 or f16, D a multiple of 4.
  *
  * It gives the bits of `matrixMatmul` and `kvWrite` one after the other, in one launch.
@@ -85,13 +85,14 @@ export function matrixQkv(
   slotMapping: Tensor,
   k: Tensor,
   v: Tensor,
+  dtype: "f32" | "f16" = "f32",
 ): Tensor {
   checkQkv("kv-write", { x, w, bias, slotMapping, k, v });
-  const q = Tensor.empty(x.gpu, x.shape, { label: "kv-write" });
-  const { part, workgroups } = matrixTile(x.rows, w.cols);
-  const params = { rows: x.rows, depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4 };
+  const q = Tensor.empty(x.gpu, x.shape, { dtype, label: "kv-write" });
+  const { parts, workgroups } = matrixTile(x.rows, x.cols, w.cols, x.gpu.tuning?.matrix);
+  const params = { rows: x.rows, depth: x.cols, k_octs: x.stride / 8, n_octs: w.stride / 8 };
   matrix.run(x.gpu, { x, w, bias, slot_mapping: slotMapping, q, k, v }, params, workgroups, {
-    parts: [part, `matrix-x-${x.dtype}`, `kv-${k.dtype}`],
+    parts: [...parts, `matrix-x-${x.dtype}`, `matrix-y-${dtype}`, `kv-${k.dtype}`],
     work: productWork(x.rows, w),
   });
   return q;

@@ -47,10 +47,10 @@ export function matrixMatmulTransposed(x: Tensor, w: Table): Tensor {
   return byBlocks(x, w, (block, y, place, work) => {
     const { first, columns } = place;
     check(first % 4 === 0, () => `matmul-transposed: a block begins at row ${first}; wanted a multiple of 4`);
-    const { part, workgroups } = matrixTile(x.rows, columns);
-    const params = { ...place, depth: x.cols, k_quads: x.stride / 4 };
+    const { parts, workgroups } = matrixTile(x.rows, x.cols, columns, x.gpu.tuning?.matrix);
+    const params = { ...place, depth: x.cols, k_octs: x.stride / 8 };
     matrix.run(x.gpu, { x, w: block, y }, params, workgroups, {
-      parts: [part, `matrix-x-${x.dtype}`],
+      parts: [...parts, `matrix-x-${x.dtype}`],
       work,
     });
   });

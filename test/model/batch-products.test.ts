@@ -4,7 +4,7 @@ import { loadKernel } from "../../src/gpu/wgsl.ts";
 import { kvWrite, matrixQkv } from "../../src/ops/kv-write.ts";
 import { matrixMatmul } from "../../src/ops/matmul.ts";
 import { matrixMatmulTransposed } from "../../src/ops/matmul-transposed.ts";
-import { hasMatrixForm, matrixTile } from "../../src/ops/matrix-form.ts";
+import { hasMatrixUnits, MATRIX_TILES, matrixTile } from "../../src/ops/matrix-form.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectSameBits, type Output, openTestGpu, withGuards, withGuardsAll } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse } from "../numerics.ts";
@@ -12,21 +12,19 @@ import * as reference from "../reference.ts";
 import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
 
 const gpu = await openTestGpu();
-const probe = Tensor.empty(gpu, [4, 4], { dtype: "f16" });
-const here = hasMatrixForm(gpu, probe);
-probe.free();
+const here = hasMatrixUnits(gpu);
 const missing = here ? "" : " (skipped: this adapter has no subgroup matrices of 16 × 16 × 16 halves)";
 
-const TILES = ["matrix-tile-32", "matrix-tile-64", "matrix-tile-128"];
+const TILES = MATRIX_TILES.map(({ part, sums }) => [part, sums] as const);
 
 test.each(
   ["matmul-subgroup-matrix", "matmul-transposed-subgroup-matrix", "kv-write-subgroup-matrix"].flatMap(
-    (kernel) => TILES.map((tile) => [kernel, tile] as const),
+    (kernel) => TILES.map(([tile, sums]) => [kernel, tile, sums] as const),
   ),
-)("%s with %s is WGSL that Dawn accepts, on any machine", async (kernel, tile) => {
+)("%s with %s is WGSL that Dawn accepts, on any machine", async (kernel, tile, sums) => {
   const everything = await Gpu.open({ backend: "null" });
   try {
-    const { code, features } = loadKernel(kernel, [tile]);
+    const { code, features } = loadKernel(kernel, [tile, sums]);
     expect(features).toContain("chromium-experimental-subgroup-matrix");
     const { messages } = await everything.device.createShaderModule({ code }).getCompilationInfo();
     expect(messages.filter(({ type }) => type === "error").map((m) => m.message)).toEqual([]);
@@ -36,23 +34,36 @@ test.each(
 });
 
 test("small tiles where large ones would be too few for a GPU", () => {
-  expect(matrixTile(1, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 1] });
-  expect(matrixTile(256, 768)).toEqual({ part: "matrix-tile-32", workgroups: [24, 8] });
-  expect(matrixTile(256, 2304)).toEqual({ part: "matrix-tile-64", workgroups: [36, 4] });
-  expect(matrixTile(2048, 768)).toEqual({ part: "matrix-tile-128", workgroups: [6, 16] });
-  expect(matrixTile(256, 50257)).toEqual({ part: "matrix-tile-128", workgroups: [393, 2] });
-  expect(matrixTile(1, 50257)).toEqual({ part: "matrix-tile-32", workgroups: [1571, 1] });
+  const choice = (...shape: [number, number, number]) => {
+    const { parts, workgroups } = matrixTile(...shape);
+    return [parts[0]!.replace("matrix-tile-", ""), ...workgroups];
+  };
+  expect(choice(1, 768, 768)).toEqual(["32x32", 24, 1]);
+  expect(choice(256, 768, 768)).toEqual(["32x64", 12, 8]);
+  expect(choice(256, 768, 2304)).toEqual(["64x64", 36, 4]);
+  expect(choice(2048, 768, 768)).toEqual(["64x128", 6, 32]);
+  expect(choice(2048, 3072, 768)).toEqual(["128x128", 6, 16]);
+  expect(choice(8192, 768, 2304)).toEqual(["128x256", 9, 64]);
 });
 
-// Tiles of 32 × 32 with steps of 64 over k; of 64 × 64 or 128 × 128 with steps of 32.
+test("a measured table chooses instead, by the nearest point", () => {
+  const table = [
+    { rows: 1, columns: 768, tile: "matrix-tile-64x64" },
+    { rows: 4096, columns: 768, tile: "default" },
+  ];
+  expect(matrixTile(2, 768, 768, table).parts).toEqual(["matrix-tile-64x64", "matrix-sums-2x2"]);
+  expect(matrixTile(4096, 768, 768, table)).toEqual(matrixTile(4096, 768, 768));
+});
+
+// Rows of w are whole octs, so K and N are multiples of 8.
 const SHAPES = [
-  { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
-  { rows: 3, K: 63, N: 5, why: "K, N and the rows are no multiples of 4" },
-  { rows: 31, K: 64, N: 31, why: "one row and one column less than a small tile" },
-  { rows: 32, K: 128, N: 32, why: "exactly one small tile" },
-  { rows: 33, K: 129, N: 33, why: "one past it in every direction" },
-  { rows: 64, K: 768, N: 6144, why: "middle tiles" },
-  { rows: 66, K: 65, N: 12289, why: "large tiles that are not full" },
+  { rows: 1, K: 8, N: 8, why: "one oct of products, all else is padding" },
+  { rows: 3, K: 56, N: 24, why: "less than a tile in every direction" },
+  { rows: 31, K: 128, N: 32, why: "one row less than the smallest tile" },
+  { rows: 32, K: 128, N: 32, why: "exactly the smallest tile" },
+  { rows: 33, K: 136, N: 40, why: "past it in every direction" },
+  { rows: 129, K: 200, N: 264, why: "past the largest tile in every direction" },
+  { rows: 4, K: 768, N: 768, why: "GPT-2's projection" },
   { rows: 2, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
 ];
 
@@ -87,33 +98,51 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
       }),
     );
 
-  test.each(SHAPES)("[$rows, $K] · [$K, $N]: $why", async ({ rows, K, N }) => {
+  /** `run` with every tile; all must give the same bits, which are returned. */
+  const withEveryTile = async (run: () => Promise<Output>): Promise<Float32Array> => {
+    const results: Float32Array[] = [];
+    try {
+      for (const [tile] of TILES) {
+        gpu.tuning = { matrix: [{ rows: 1, columns: 1, tile }] };
+        results.push((await run()).values);
+      }
+    } finally {
+      gpu.tuning = undefined;
+    }
+    for (const result of results) expect(result).toEqual(results[0]);
+    return results[0]!;
+  };
+
+  test.each(SHAPES)("[$rows, $K] · [$K, $N] in every tile: $why", async ({ rows, K, N }) => {
     const [x, w, bias] = [randomFloats(1, rows * K), randomFloats(2, K * N), randomFloats(3, N)];
-    expectSums((await product(x, w, bias)).values, reference.matmul(halves(x), halves(w), bias));
+    const sums = await withEveryTile(() => product(x, w, bias));
+    expectSums(sums, reference.matmul(halves(x), halves(w), bias));
   });
 
-  test.each(SHAPES)("[$rows, $K] · [$N, $K] transposed: $why", async ({ rows, K, N }) => {
+  const HEADS = [...SHAPES, { rows: 33, K: 136, N: 257, why: "a vocabulary of any size" }];
+  test.each(HEADS)("[$rows, $K] · [$N, $K] transposed, in every tile: $why", async ({ rows, K, N }) => {
     const [x, w] = [randomFloats(1, rows * K), randomFloats(2, N * K)];
-    expectSums((await transposed(x, w, K)).values, reference.matmulTransposed(halves(x), halves(w), K));
+    const sums = await withEveryTile(() => transposed(x, w, K));
+    expectSums(sums, reference.matmulTransposed(halves(x), halves(w), K));
   });
 
   test.each(VALUES_NAMES)("values of x: %s", async (name) => {
-    const [x, w] = [VALUES[name](17, 65, 4), randomFloats(2, 65 * 65)];
-    const bias = new Float32Array(65);
+    const [x, w] = [VALUES[name](17, 64, 4), randomFloats(2, 64 * 72)];
+    const bias = new Float32Array(72);
     const { values } = reference.matmul(halves(x), halves(w), bias);
     const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 1);
     expectClose((await product(x, w, bias)).values, values, { nmse: 1e-10, maxAbs: 1e-5 * largest });
   });
 
-  const EPILOGUES: reference.Epilogue[] = ["gelu-tanh", "gelu-erf", { residual: randomFloats(6, 40 * 65) }];
+  const EPILOGUES: reference.Epilogue[] = ["gelu-tanh", "gelu-erf", { residual: randomFloats(6, 40 * 72) }];
   test.each(EPILOGUES.map((epilogue) => ({ epilogue })))("epilogue %#", async ({ epilogue }) => {
-    const [x, w, bias] = [randomFloats(1, 40 * 96), randomFloats(2, 96 * 65), randomFloats(3, 65)];
+    const [x, w, bias] = [randomFloats(1, 40 * 96), randomFloats(2, 96 * 72), randomFloats(3, 72)];
     const { values } = reference.matmul(halves(x), halves(w), bias, epilogue);
     expectClose((await product(x, w, bias, epilogue)).values, values, matmulTolerance(768, "f32"));
   });
 
   test("rows stored as halves give the bits of rows that are rounded on the way; so do results", async () => {
-    const [rows, K, N] = [40, 96, 65];
+    const [rows, K, N] = [40, 96, 72];
     const [x, w, bias] = [randomFloats(1, rows * K), randomFloats(2, K * N), randomFloats(3, N)];
     const wide = (await product(x, w, bias)).values;
     const narrow = await withGuards(gpu, () =>
@@ -131,7 +160,7 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
   test.each(["f32", "f16"] as const)(
     "query, key and value in one launch, cache in %s: the same bits as two",
     async (dtype) => {
-      const [T, heads, headSize, slots] = [33, 3, 12, 40];
+      const [T, heads, headSize, slots] = [33, 2, 12, 40];
       const C = heads * headSize;
       const [x, w, bias] = [randomFloats(1, T * C), randomFloats(2, 3 * C * C), randomFloats(3, 3 * C)];
       const mapping = Array.from({ length: T }, (_, t) => (7 * t + 2) % slots);
@@ -166,11 +195,9 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
     },
   );
 
-  test("a row alone, in a small tile, a middle and a large one has the same bits", async () => {
-    const [K, N] = [161, 12289];
+  test("a row has the same bits alone and among others", async () => {
+    const [K, N] = [168, 264];
     const [x, w, bias] = [randomFloats(1, 66 * K), randomFloats(2, K * N), randomFloats(3, N)];
-    const parts = [1, 48, 66].map((rows) => matrixTile(rows, N).part);
-    expect(parts).toEqual(["matrix-tile-32", "matrix-tile-64", "matrix-tile-128"]);
     const all = (await product(x, w, bias)).values;
     const allT = (await transposed(x, w, K)).values;
     for (const [first, rows] of [
@@ -186,9 +213,9 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
   });
 
   test("the same call 20 times gives the same bits", async () => {
-    const a = Tensor.from(gpu, [40, 65], randomFloats(1, 40 * 65));
-    const w = Tensor.from(gpu, [65, 65], randomFloats(2, 65 * 65), { dtype: "f16" });
-    const bias = Tensor.from(gpu, [1, 65], randomFloats(3, 65));
+    const a = Tensor.from(gpu, [40, 64], randomFloats(1, 40 * 64));
+    const w = Tensor.from(gpu, [64, 72], randomFloats(2, 64 * 72), { dtype: "f16" });
+    const bias = Tensor.from(gpu, [1, 72], randomFloats(3, 72));
     await expectSameBits(() => matrixMatmul(a, w, bias));
     for (const tensor of [a, w, bias]) tensor.free();
   });
