@@ -19,11 +19,19 @@ export class Arena {
   private readonly memory: Memory;
   private readonly slots: Slot[] = [];
   private readonly label: string;
+  private readonly exact: boolean;
+  /** Of the work in progress: which buffers its requests take, and how many requests there were. */
+  private order: readonly number[] = [];
+  private requests = 0;
 
-  /** Buffers of `sizes` bytes, not rounded. Throws OutOfMemory, with nothing left behind. */
-  constructor(memory: Memory, sizes: readonly number[], label: string) {
+  /**
+   * Buffers of `sizes` bytes: `exact`, or rounded to a class of the pool, where they come from and go to. Throws OutOfMemory, with
+   * nothing left behind.
+   */
+  constructor(memory: Memory, sizes: readonly number[], label: string, { exact = true } = {}) {
     this.memory = memory;
     this.label = label;
+    this.exact = exact;
     try {
       for (const size of sizes) this.add(size);
     } catch (error) {
@@ -44,10 +52,13 @@ export class Arena {
 
   /**
    * Run `body` with its activations from here. `plan` is how much of each buffer this work needs, in the order of the
-   * constructor's sizes: smaller work shares the buffers out as the largest does, so that it fits wherever that fits.
+   * constructor's sizes: smaller work shares the buffers out as the largest does, so that it fits wherever that fits. `order` is
+   * the buffer that each request takes, as a plan has it; where it is taken or too small the smallest that fits is.
    */
-  within<T>(plan: readonly number[], body: () => T): T {
+  within<T>(plan: readonly number[], body: () => T, order: readonly number[] = []): T {
     check(!this.memory.arena, "arena: not within another one");
+    this.order = order;
+    this.requests = 0;
     this.slots.forEach((slot, i) => {
       slot.planned = Math.min(plan[i] ?? slot.allocation.bytes, slot.allocation.bytes);
     });
@@ -61,10 +72,12 @@ export class Arena {
 
   /** A buffer for a request of `bytes`: Memory asks. Throws OutOfMemory where the arena has to grow and cannot. */
   take(bytes: number): Allocation {
-    let best: Slot | undefined;
-    for (const slot of this.slots)
-      if (!slot.taken && slot.planned >= bytes && slot.planned < (best?.planned ?? Number.POSITIVE_INFINITY))
-        best = slot;
+    const fits = (slot: Slot | undefined) => slot !== undefined && !slot.taken && slot.planned >= bytes;
+    let best: Slot | undefined = this.slots[this.order[this.requests++] ?? -1];
+    if (!fits(best)) {
+      best = undefined;
+      for (const slot of this.slots) if (fits(slot) && !(best && best.planned <= slot.planned)) best = slot;
+    }
     best ??= this.add(bytes);
     best.taken = true;
     return best.allocation;
@@ -79,9 +92,15 @@ export class Arena {
 
   /** Give the buffers back. Recordings that use them pin them until they are freed too. */
   free(): void {
-    for (const { allocation } of this.slots.splice(0)) {
+    for (const slot of this.slots) slot.taken = false;
+    this.dissolve();
+  }
+
+  /** Give back what is not taken; what is taken belongs to who took it, as if no arena had been. */
+  dissolve(): void {
+    for (const { allocation, taken } of this.slots.splice(0)) {
       allocation.arena = undefined;
-      this.memory.free(allocation);
+      if (!taken) this.memory.free(allocation);
     }
   }
 
@@ -89,7 +108,7 @@ export class Arena {
     const { arena } = this.memory;
     this.memory.arena = undefined;
     try {
-      const allocation = this.memory.alloc(bytes, "activations", this.label, true);
+      const allocation = this.memory.alloc(bytes, "activations", this.label, this.exact);
       allocation.arena = this;
       const slot = { allocation, planned: allocation.bytes, taken: false };
       this.slots.push(slot);

@@ -20,7 +20,7 @@ export class NoCache implements KvCache {
   readonly mode = "none";
   readonly remembers = false;
   private readonly gpu: Gpu;
-  private readonly shape: CacheShape;
+  readonly shape: CacheShape;
 
   constructor(gpu: Gpu, shape: CacheShape) {
     this.gpu = gpu;

@@ -3,6 +3,7 @@ import { type CacheShape, slotBytes } from "../kv/cache.ts";
 import { tensorBytes } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { ExpectedTensor, WeightDtype } from "./expected-tensors.ts";
+import { memoryPlan } from "./memory-plan.ts";
 
 // How much GPU memory a model will take, known before any is taken.
 
@@ -25,38 +26,18 @@ export interface StepBytes {
 }
 
 /**
- * Memory of a forward step of `tokens` new tokens (T) of `sequences` (S), with a cache that remembers.
- *
- * A buffer is reused as soon as its tensor is freed, so what counts is how many of a size live at once: four of [T, C]
- * (the residual stream, the normed rows, the merged heads or the middle of the block, the result), one [T, 3 · C] of
- * query, key and value, one [T, F] inside the MLP, then [S, C] and the logits [S, V]. No matrix of scores exists: the
- * softmax is online. Sizes are those of the ledger's classes.
+ * Memory of a forward step of `tokens` new tokens (T) of `sequences` (S), with a cache that remembers: activations as `memoryPlan`
+ * shares them, in buffers of the ledger's size classes. No matrix of scores exists: the softmax is online.
  */
 export function stepBytes(config: ModelConfig, tokens: number, sequences: number): StepBytes {
-  const { channels: C, innerChannels: F, vocabSize: V } = config;
-  const size = (rows: number, cols: number) => sizeClass(tensorBytes([rows, cols], "f32"));
-  const phases: readonly number[][] = [
-    [...new Array<number>(4).fill(size(tokens, C)), size(tokens, 3 * C)],
-    [...new Array<number>(4).fill(size(tokens, C)), size(tokens, F)],
-    [size(tokens, C), size(tokens, C), size(sequences, C), size(sequences, V)],
-  ];
-  const activations = poolBytes(phases);
+  const { sizes } = memoryPlan(config, { rows: tokens, samples: sequences });
+  const activations = sizes.reduce((sum, bytes) => sum + sizeClass(bytes), 0);
   const perToken = sizeClass(4 * tokens);
   const perSequence = sizeClass(4 * (sequences + 1));
   // Token ids, positions, slots, sequence of each row; query starts, context lengths, last rows, strips or page table.
   const tables = 4 * perToken + 4 * perSequence;
-  const staging = size(sequences, V);
+  const staging = sizeClass(tensorBytes([sequences, config.vocabSize], "f32"));
   return { activations, tables, staging, total: activations + tables + staging };
-}
-
-/** Bytes of a pool that serves phases one after another: of each size the most that a phase has at once. */
-function poolBytes(phases: readonly (readonly number[])[]): number {
-  const sizes = new Set(phases.flat());
-  const count = (phase: readonly number[], size: number) => phase.filter((s) => s === size).length;
-  return [...sizes].reduce(
-    (bytes, size) => bytes + size * Math.max(...phases.map((phase) => count(phase, size))),
-    0,
-  );
 }
 
 /** Bytes of the KV cache for `sequences` strips of `maxLength` tokens. */

@@ -1,5 +1,5 @@
 import type { Gpu } from "../gpu/gpu.ts";
-import type { CacheShape, KvCache } from "../kv/cache.ts";
+import type { CacheShape, KvCache, RememberingCache } from "../kv/cache.ts";
 import { embedding } from "../ops/embedding.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { layernorm } from "../ops/layernorm.ts";
@@ -15,6 +15,7 @@ import {
   type NormWeights,
 } from "./gpt2-weights.ts";
 import { PRODUCTS, type Products } from "./linear.ts";
+import { StepScratch, type StepSize, stepSize } from "./step-scratch.ts";
 import type { LoadOptions } from "./tensor-loader.ts";
 
 /** Called with every tensor of a forward pass that exists in memory, under its name in Hugging Face's GPT-2. */
@@ -36,11 +37,13 @@ export class Gpt2 {
   readonly gpu: Gpu;
   readonly config: ModelConfig;
   readonly weights: Gpt2Weights;
+  private readonly scratch: StepScratch;
 
   constructor(gpu: Gpu, config: ModelConfig, weights: Gpt2Weights) {
     this.gpu = gpu;
     this.config = config;
     this.weights = weights;
+    this.scratch = new StepScratch(gpu, config);
   }
 
   /** Load config.json and the weights in `folder`. Throws CheckpointError or OutOfMemory. */
@@ -58,15 +61,35 @@ export class Gpt2 {
   /**
    * One step of a ragged batch: for each sequence the logits after its last new token, [S, V] f32, to be freed by the
    * caller. Keys and values of the new tokens are in the cache afterwards, if it remembers. After an error the places of
-   * the batch may have grown without their keys and values: close them.
+   * the batch may have grown without their keys and values: close them. Steps that are given the same `scratch`, enough for
+   * the largest of them, serve one another with their buffers.
    */
-  forward(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
-    return this.run(cache, items, trace, (hidden, batch) => this.head(gatherRows(hidden, batch.lastRows)));
+  forward(
+    cache: KvCache,
+    items: readonly BatchItem[],
+    trace: Trace = noTrace,
+    scratch = stepSize(items),
+  ): Tensor {
+    return this.run(cache, items, trace, scratch, (x, { lastRows }) => {
+      const last = this.norm(gatherRows(x, lastRows), this.weights.lnF); // [S, C]
+      trace("ln_f", last);
+      return this.head(last);
+    });
+  }
+
+  /** Like `forward`, but only for what the cache has of it afterwards: the tokens before those whose logits are wanted. */
+  fill(cache: RememberingCache, items: readonly BatchItem[], scratch = stepSize(items)): void {
+    this.run(cache, items, noTrace, scratch, () => undefined);
   }
 
   /** Like `forward`, but what comes out of the last layer norm, for every new token: [T, C]. `head` makes it logits. */
   hidden(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
-    return this.run(cache, items, trace, (hidden) => hidden);
+    const { rows } = stepSize(items);
+    return this.run(cache, items, trace, { rows, samples: 0 }, (x) => {
+      const out = this.norm(x, this.weights.lnF); // [T, C]
+      trace("ln_f", out);
+      return out;
+    });
   }
 
   /** Logits [rows, V] of hidden states [rows, C]. */
@@ -101,20 +124,21 @@ export class Gpt2 {
     freeWeights(this.weights);
   }
 
-  private run(
+  /** `finish` makes of what comes out of the last block, [T, C], what the step is for. */
+  private run<T extends Tensor | undefined>(
     cache: KvCache,
     items: readonly BatchItem[],
     trace: Trace,
-    finish: (hidden: Tensor, batch: Batch) => Tensor,
-  ): Tensor {
+    scratch: StepSize,
+    finish: (x: Tensor, batch: Batch) => T,
+  ): T {
     // What was recorded before is not this step's: it runs now, and only the step is dropped when it fails half-way.
     this.gpu.submit();
     try {
       return scope(this.gpu, () => {
         const batch = makeBatch(this.gpu, this.config, cache, items);
-        const out = this.norm(this.layers(batch, PRODUCTS, trace), this.weights.lnF); // [T, C]
-        trace("ln_f", out);
-        return finish(out, batch);
+        const step = () => finish(this.layers(batch, PRODUCTS, trace), batch);
+        return this.scratch.within(scratch, cache, PRODUCTS, step);
       });
     } catch (error) {
       // Half a step must not run with the next one.

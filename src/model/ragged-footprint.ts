@@ -2,30 +2,39 @@ import { sizeClass } from "../gpu/memory.ts";
 import { type CacheShape, slotBytes } from "../kv/cache.ts";
 import { tensorBytes } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import { type MemoryPlan, memoryPlan, type StepForm, smallerSizes, stepValues } from "./memory-plan.ts";
 import { type ArrayLimits, arrayWords, type Bucket, RING_LAUNCHES } from "./ragged-arrays.ts";
 import { bucketCount } from "./ragged-options.ts";
 
 // How much GPU memory a step of many sequences takes beside weights, keys and values, known before any is taken.
 
+/** How steps are computed, as far as their scratch depends on it. */
+export type ScratchForm = Pick<StepForm, "queriesOnly" | "rowDtype">;
+
 /**
- * Bytes of the scratch buffers of a step, one number a buffer; `pageBytes` is a page in all layers, on its way to the host. The residual stream, the normed rows, the merged heads or the
- * middle of the block, and the result are [T, C] each; one buffer is query, key and value, then the MLP's inner rows, at the
- * end the logits; and there are the token ids.
+ * The scratch of the largest step, which all sizes share, without the few KB of params. `pageBytes` is a page in all layers: on its way
+ * to the host it lies in the largest buffer.
  */
 export function scratchPlan(
-  { channels: C, innerChannels: F, vocabSize: V }: ModelConfig,
-  bucket: Bucket,
+  config: ModelConfig,
+  largest: Bucket,
+  form: ScratchForm,
   pageBytes = 0,
+): MemoryPlan {
+  const plan = memoryPlan(config, { ...form, ...largest, takesTokens: true });
+  const [first = 0, ...rest] = plan.sizes;
+  const sizes = [Math.max(first, pageBytes), ...rest];
+  return { ...plan, sizes, totalBytes: plan.totalBytes + sizes[0]! - first };
+}
+
+/** How much of each of the plan's buffers the step of a smaller bucket needs. */
+export function bucketSizes(
+  config: ModelConfig,
+  plan: MemoryPlan,
+  bucket: Bucket,
+  form: ScratchForm,
 ): number[] {
-  const { rows, samples } = bucket;
-  const bytes = (count: number, cols: number) => (count === 0 ? 0 : tensorBytes([count, cols], "f32"));
-  // An MLP that is not wider than the stream takes a buffer of the stream's, so there must be one more.
-  const narrow = F <= C ? 5 : 4;
-  return [
-    ...new Array<number>(narrow).fill(bytes(Math.max(rows, samples), C)),
-    Math.max(bytes(rows, 3 * C), bytes(rows, F), bytes(samples, V), pageBytes),
-    4 * rows,
-  ];
+  return smallerSizes(plan, stepValues(config, { ...form, ...bucket, takesTokens: true }).values);
 }
 
 /** Rows of tokens seen: for every sequence of a step, and as many that ended while a step was on its way. */
@@ -68,11 +77,12 @@ export function raggedBytes(
   config: ModelConfig,
   shape: CacheShape,
   largest: Bucket,
+  form: ScratchForm,
   limits: ArrayLimits,
   { logitsRows, swapTokens }: StagedRows,
 ): RaggedBytes {
   const pageBytes = (limits.pageSize ?? 1) * slotBytes(shape);
-  const activations = scratchPlan(config, largest, pageBytes).reduce((sum, bytes) => sum + bytes, 0);
+  const activations = scratchPlan(config, largest, form, pageBytes).totalBytes;
   const words = (count: number) => sizeClass(4 * count);
   const seen = seenRows(limits.maxSequences) * Math.ceil(config.vocabSize / 32);
   const tables =

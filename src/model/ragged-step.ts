@@ -6,11 +6,13 @@ import { prepareRun, submitRun } from "../gpu/replay.ts";
 import { allocateLayers, freeLayers, type LayerKv, slotBytes } from "../kv/cache.ts";
 import type { PageCopy } from "../kv/kv-space.ts";
 import { Tensor } from "../tensor.ts";
+import { batchProducts } from "./batch-products.ts";
 import type { Gpt2 } from "./gpt2.ts";
+import { type MemoryPlan, productForm } from "./memory-plan.ts";
 import { type HostPages, PageMoves } from "./page-moves.ts";
 import { type Bucket, RaggedArrays, RING_LAUNCHES } from "./ragged-arrays.ts";
 import type { LaunchedStep, RaggedBatch, RaggedResult } from "./ragged-batch.ts";
-import { type RaggedBytes, raggedBytes, scratchPlan, seenRows } from "./ragged-footprint.ts";
+import { bucketSizes, type RaggedBytes, raggedBytes, scratchPlan, seenRows } from "./ragged-footprint.ts";
 import { readLogits } from "./ragged-logits.ts";
 import {
   bucketSize,
@@ -49,6 +51,7 @@ export class RaggedStep {
   private readonly model: Gpt2;
   private readonly gpu: Gpu;
   private readonly options: RaggedOptions;
+  private readonly plan: MemoryPlan;
   private readonly arena: Arena;
   readonly arrays: RaggedArrays;
   readonly seen: SeenRows;
@@ -80,7 +83,8 @@ export class RaggedStep {
   static footprint(model: Gpt2, options: StepSizes, logitsRows = 8, swapTokens = 0): RaggedBytes {
     const shape = model.cacheShape(options.kvDtype);
     const limits = limitsOf(model, options, 0);
-    return raggedBytes(model.config, shape, largestBucket(options), limits, { logitsRows, swapTokens });
+    const form = productForm(batchProducts(model));
+    return raggedBytes(model.config, shape, largestBucket(options), form, limits, { logitsRows, swapTokens });
   }
 
   private constructor(model: Gpt2, options: RaggedOptions) {
@@ -103,7 +107,8 @@ export class RaggedStep {
     try {
       const largest = largestBucket(options);
       const pageBytes = movedSlots(options) * slotBytes(model.cacheShape(options.kvDtype));
-      this.arena = new Arena(gpu.memory, scratchPlan(config, largest, pageBytes), "ragged step");
+      this.plan = scratchPlan(config, largest, productForm(batchProducts(model)), pageBytes);
+      this.arena = new Arena(gpu.memory, this.plan.sizes, "ragged step");
       freeAll.push(() => this.arena.free());
       this.arrays = new RaggedArrays(gpu, largest, limitsOf(model, options, slots));
       freeAll.push(() => this.arrays.free());
@@ -230,14 +235,15 @@ export class RaggedStep {
 
   /** Record the step of a bucket. Throws OutOfMemory. */
   private record(step: Recorded): ReplayableRecording {
-    const { gpu, model, arena } = this;
+    const { gpu, model, arena, plan } = this;
     const { layout, pageSize } = this.options;
+    const sizes = bucketSizes(model.config, plan, step.bucket, productForm(batchProducts(model)));
+    const record = () =>
+      gpu.record(() => {
+        step.logits = recordRagged(model, this, layout, pageSize, step.bucket);
+      });
     try {
-      return arena.within(scratchPlan(model.config, step.bucket), () =>
-        gpu.record(() => {
-          step.logits = recordRagged(model, this, layout, pageSize, step.bucket);
-        }),
-      );
+      return arena.within(sizes, record, plan.bufferOf);
     } finally {
       gpu.stage = "";
     }
