@@ -15,6 +15,7 @@ export interface TuneResults
   extends Pick<BenchResults, "quire" | "createdAt" | "command" | "runtime" | "adapter"> {
   readonly schema: typeof TUNE_SCHEMA;
   readonly options: { readonly shape: ShapeName; readonly repeat: number; readonly rotateBytes: number };
+  /** `points` are in the order of `shapes`. */
   readonly families: readonly TunedFamily[];
   /** Where the choice is kept; null where nothing was measured. */
   readonly file: string | null;
@@ -45,8 +46,8 @@ export function tuneText({ adapter, families, options, file }: TuneResults): str
       continue;
     }
     const names = [OWN_CHOICE, ...tiles];
-    const rows = shapes.map((shape) => {
-      const point = points.find((p) => p.rows === shape.rows && p.columns === shape.columns)!;
+    const rows = shapes.map((shape, i) => {
+      const point = points[i]!;
       return [
         shapeName(shape),
         ...names.map((n) => (shape.seconds[n]! * 1e6).toFixed(2)),

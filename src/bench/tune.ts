@@ -1,7 +1,6 @@
 import type { Gpu } from "../gpu/gpu.ts";
 import { OWN_CHOICE, type TilePoint, type Tuning } from "../gpu/tuning.ts";
 import type { Tensor } from "../tensor.ts";
-import { mean } from "./measure.ts";
 import { ShaderInputs } from "./shader-inputs.ts";
 import { untilWarm } from "./throughput.ts";
 import { timeKernel } from "./time-kernel.ts";
@@ -130,7 +129,7 @@ async function tuneShape(
   const forced = (tile: string): Tuning => ({
     get [family.name]() {
       asked = true;
-      return [{ rows, columns, tile }];
+      return [{ rows, depth, columns, tile }];
     },
   });
   try {
@@ -161,25 +160,15 @@ async function tuneShape(
   }
 }
 
-/**
- * The table of a family: for each [rows, columns] the tile with the least time, as a mean of its times by the op's own over the
- * depths that were measured; OWN_CHOICE where none is faster by LEAST_GAIN.
- */
+/** The table of a family: for each shape the fastest tile; OWN_CHOICE where none is faster by LEAST_GAIN. */
 export function choosePoints(shapes: readonly TunedShape[]): TunedPoint[] {
-  const groups = new Map<string, TunedShape[]>();
-  for (const shape of shapes) {
-    const key = `${shape.rows} ${shape.columns}`;
-    groups.set(key, [...(groups.get(key) ?? []), shape]);
-  }
-  return [...groups.values()].map((group) => {
-    const { rows, columns, seconds } = group[0]!;
-    let [tile, least] = [OWN_CHOICE, 1];
-    for (const name of Object.keys(seconds)) {
-      const ratios = group.map((s) => s.seconds[name]! / s.seconds[OWN_CHOICE]!);
-      const ratio = mean(ratios);
-      if (ratio < least && ratio <= 1 / (1 + LEAST_GAIN)) [tile, least] = [name, ratio];
-    }
-    return { rows, columns, tile, gain: 1 / least - 1 };
+  return shapes.map(({ rows, depth, columns, seconds }) => {
+    const own = seconds[OWN_CHOICE]!;
+    const [tile, least] = Object.entries(seconds).reduce((a, b) => (b[1] < a[1] ? b : a));
+    const gain = own / least - 1;
+    return gain >= LEAST_GAIN
+      ? { rows, depth, columns, tile, gain }
+      : { rows, depth, columns, tile: OWN_CHOICE, gain: 0 };
   });
 }
 
@@ -188,7 +177,7 @@ export function tuningOf(families: readonly TunedFamily[]): Tuning {
   return Object.fromEntries(
     families
       .filter((f) => f.points.length > 0)
-      .map((f) => [f.name, f.points.map(({ rows, columns, tile }) => ({ rows, columns, tile }))]),
+      .map((f) => [f.name, f.points.map(({ gain: _, ...point }) => point)]),
   );
 }
 

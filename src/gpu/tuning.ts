@@ -7,8 +7,10 @@ import { z } from "zod";
 export const OWN_CHOICE = "default";
 
 const point = z.object({
-  /** Of the product [rows, columns]. */
+  /** Of the product [rows, depth] · [depth, columns]. */
   rows: z.int().min(1),
+  /** Absent: any. */
+  depth: z.int().min(1).optional(),
   columns: z.int().min(1),
   /** A shader part, such as "matrix-tile-64", or OWN_CHOICE. */
   tile: z.string().min(1).max(100),
@@ -57,43 +59,46 @@ export interface ParsedTuning {
 }
 
 /**
- * The tile for a product of [rows, columns]: that of the nearest measured point, distances taken between logarithms, since
- * twice as many rows matter as much at 8 as at 800. Where two are as near, the one with fewer rows, then columns. `fallback`
- * without a table, and where the point says that nothing was faster than it.
+ * The tile for a product [rows, depth] · [depth, columns]: that of the nearest measured point, distances taken between logarithms,
+ * since twice as many rows matter as much at 8 as at 800. Without a depth it does not count. Where two are as near, the one with
+ * fewer rows, then fewer columns, then less depth. `fallback` without a table, and where the point says that nothing was faster.
  */
 export function chooseTile(
   table: TileTable | undefined,
   rows: number,
   columns: number,
   fallback: string,
+  depth?: number,
 ): string {
   if (table === undefined || table.length === 0) return fallback;
-  const { tile } = nearest(table, rows, columns);
+  const { tile } = nearest(table, rows, columns, depth);
   return tile === OWN_CHOICE ? fallback : tile;
 }
 
-/** Asked for with every launch of a product, so what was found is kept: for each table, by rows and columns. */
+/** Asked for with every launch of a product, so what was found is kept: for each table, by shape. */
 const found = new WeakMap<TileTable, Map<string, TilePoint>>();
 /** Prompts of many lengths must not fill the memory. */
 const MOST_FOUND = 4096;
 
-function nearest(table: TileTable, rows: number, columns: number): TilePoint {
+function nearest(table: TileTable, rows: number, columns: number, depth: number | undefined): TilePoint {
   const known = found.get(table) ?? new Map<string, TilePoint>();
   found.set(table, known);
-  const key = `${rows} ${columns}`;
-  let best = known.get(key);
-  if (best) return best;
-  let least = Number.POSITIVE_INFINITY;
-  for (const p of table) {
-    const distance = Math.log(p.rows / rows) ** 2 + Math.log(p.columns / columns) ** 2;
-    const isTie = best !== undefined && distance === least;
-    const isFirst = !isTie || p.rows < best!.rows || (p.rows === best!.rows && p.columns < best!.columns);
-    if (distance > least || !isFirst) continue;
-    [best, least] = [p, distance];
-  }
+  const key = `${rows} ${columns} ${depth}`;
+  const before = known.get(key);
+  if (before) return before;
+  const apart = (a: number | undefined, b: number | undefined) => (a && b ? Math.log(a / b) ** 2 : 0);
+  const distance = (p: TilePoint) => apart(p.rows, rows) + apart(p.columns, columns) + apart(p.depth, depth);
+  const best = table.reduce((a, b) => {
+    const order =
+      distance(a) - distance(b) ||
+      a.rows - b.rows ||
+      a.columns - b.columns ||
+      (a.depth ?? 0) - (b.depth ?? 0);
+    return order <= 0 ? a : b;
+  });
   if (known.size >= MOST_FOUND) known.clear();
-  known.set(key, best!);
-  return best!;
+  known.set(key, best);
+  return best;
 }
 
 /**

@@ -3,7 +3,7 @@ import type { TileShaders } from "../gpu/tuning-file.ts";
 /**
  * The families of tiles that `quire bench shaders --tune` chooses from. An op asks for its tile by
  *
- *   chooseTile(gpu.tuning?.matrix, rows, columns, its own choice)
+ *   chooseTile(gpu.tuning?.matrix, rows, columns, its own choice, depth)
  *
  * and all tiles of a family give the same bits.
  */

@@ -34,7 +34,7 @@ function family(asked: string[], more: Partial<TuneFamily> = {}): TuneFamily {
     w: "f32",
     missing: () => undefined,
     run(x, w, bias) {
-      asked.push(chooseTile(gpu.tuning?.fake, x.rows, w.cols, "own"));
+      asked.push(chooseTile(gpu.tuning?.fake, x.rows, w.cols, "own", w.rows));
       return matmul(x, w, bias);
     },
     ...more,
@@ -90,22 +90,23 @@ describe("choosePoints", () => {
   });
 
   test("takes the fastest tile, with what it gains", () => {
-    expect(choosePoints([shape(1, 8, 4, 3, 2)])).toEqual([{ rows: 1, columns: 8, tile: "b", gain: 1 }]);
+    expect(choosePoints([shape(1, 8, 4, 3, 2)])).toEqual([
+      { rows: 1, depth: 8, columns: 8, tile: "b", gain: 1 },
+    ]);
   });
 
   test("leaves the op its own choice where a tile gains less than what noise is", () => {
     expect(choosePoints([shape(1, 8, 4, 3.9, 5)])).toEqual([
-      { rows: 1, columns: 8, tile: "default", gain: 0 },
+      { rows: 1, depth: 8, columns: 8, tile: "default", gain: 0 },
     ]);
   });
 
-  test("depths of the same rows and columns are one point: the mean of times by the op's own", () => {
-    // a: 0.5 and 2; b: 0.8 and 0.8.
-    const points = choosePoints([shape(1, 8, 10, 5, 8), shape(1, 32, 10, 20, 8), shape(2, 8, 1, 1, 1)]);
-    expect(points).toMatchObject([
-      { rows: 1, tile: "b", gain: expect.closeTo(0.25, 12) },
-      { rows: 2, tile: "default" },
-    ]);
+  test("has a point for each shape, in their order, and the cache no gains", () => {
+    const shapes = [shape(1, 8, 10, 5, 8), shape(1, 32, 10, 20, 8), shape(2, 8, 1, 1, 1)];
+    const points = choosePoints(shapes);
+    expect(points.map((p) => p.tile)).toEqual(["a", "b", "default"]);
+    const family = { name: "fake", tiles: ["a", "b"], missing: null, shapes, points };
+    expect(tuningOf([family]).fake![1]).toEqual({ rows: 1, depth: 32, columns: 8, tile: "b" });
   });
 });
 

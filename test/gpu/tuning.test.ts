@@ -17,46 +17,62 @@ import { TILE_FAMILIES } from "../../src/ops/tile-families.ts";
 
 const TILES = ["small", "large", OWN_CHOICE];
 const size = fc.integer({ min: 1, max: 65_536 });
-const point = fc.record({ rows: size, columns: size, tile: fc.constantFrom(...TILES) });
+const point = fc.record(
+  { rows: size, depth: size, columns: size, tile: fc.constantFrom(...TILES) },
+  { requiredKeys: ["rows", "columns", "tile"] },
+);
 const table = fc.array(point, { minLength: 1, maxLength: 30 });
-const distance = (p: TilePoint, rows: number, columns: number) =>
-  Math.log(p.rows / rows) ** 2 + Math.log(p.columns / columns) ** 2;
+const distance = (p: TilePoint, rows: number, columns: number, depth?: number) =>
+  Math.log(p.rows / rows) ** 2 +
+  Math.log(p.columns / columns) ** 2 +
+  (depth && p.depth ? Math.log(p.depth / depth) ** 2 : 0);
 
 describe("chooseTile", () => {
   test("takes the nearest point by the logarithm: of 10 and 1,000, 90 is nearer to 10", () => {
     const points = [
-      { rows: 10, columns: 768, tile: "small" },
-      { rows: 1000, columns: 768, tile: "large" },
+      { rows: 10, depth: 768, columns: 768, tile: "small" },
+      { rows: 1000, depth: 768, columns: 768, tile: "large" },
     ];
-    expect(chooseTile(points, 90, 768, "own")).toBe("small");
-    expect(chooseTile(points, 110, 768, "own")).toBe("large");
-    expect(chooseTile(points, 50_000, 50_257, "own")).toBe("large");
+    expect(chooseTile(points, 90, 768, "own", 768)).toBe("small");
+    expect(chooseTile(points, 110, 768, "own", 768)).toBe("large");
+    expect(chooseTile(points, 50_000, 50_257, "own", 768)).toBe("large");
+  });
+
+  test("tells products of one size by their depth, where it is asked with one", () => {
+    const points = [768, 3072].map((depth) => ({ rows: 64, depth, columns: 768, tile: `for ${depth}` }));
+    expect(chooseTile(points, 64, 768, "own", 3000)).toBe("for 3072");
+    expect(chooseTile(points, 64, 768, "own")).toBe("for 768");
   });
 
   test("is the op's own without a table, without a point, and where nothing was faster", () => {
     expect(chooseTile(undefined, 1, 1, "own")).toBe("own");
     expect(chooseTile([], 1, 1, "own")).toBe("own");
-    expect(chooseTile([{ rows: 8, columns: 8, tile: OWN_CHOICE }], 1, 1, "own")).toBe("own");
+    expect(chooseTile([{ rows: 8, depth: 8, columns: 8, tile: OWN_CHOICE }], 1, 1, "own")).toBe("own");
   });
 
   test("no point is nearer than the chosen one, and what is measured is what is chosen", () => {
     fc.assert(
-      fc.property(table, size, size, (points, rows, columns) => {
-        const chosen = chooseTile(points, rows, columns, OWN_CHOICE);
-        const least = Math.min(...points.map((p) => distance(p, rows, columns)));
-        const nearest = points.filter((p) => distance(p, rows, columns) === least);
+      fc.property(table, size, size, fc.option(size, { nil: undefined }), (points, rows, columns, depth) => {
+        const chosen = chooseTile(points, rows, columns, OWN_CHOICE, depth);
+        const least = Math.min(...points.map((p) => distance(p, rows, columns, depth)));
+        const nearest = points.filter((p) => distance(p, rows, columns, depth) === least);
         expect(nearest.map((p) => p.tile)).toContain(chosen);
       }),
     );
   });
 
   test("does not depend on the order of the points, nor on what was asked before", () => {
-    const distinct = fc.uniqueArray(point, { selector: (p) => `${p.rows} ${p.columns}`, minLength: 1 });
+    const distinct = fc.uniqueArray(point, {
+      selector: (p) => `${p.rows} ${p.depth} ${p.columns}`,
+      minLength: 1,
+    });
     fc.assert(
-      fc.property(distinct, fc.array(fc.tuple(size, size), { maxLength: 20 }), (points, asked) => {
+      fc.property(distinct, fc.array(fc.tuple(size, size, size), { maxLength: 20 }), (points, asked) => {
         const backwards = [...points].reverse();
-        for (const [rows, columns] of [...asked, ...asked])
-          expect(chooseTile(points, rows, columns, "own")).toBe(chooseTile(backwards, rows, columns, "own"));
+        for (const [rows, columns, depth] of [...asked, ...asked])
+          expect(chooseTile(points, rows, columns, "own", depth)).toBe(
+            chooseTile(backwards, rows, columns, "own", depth),
+          );
       }),
     );
   });
@@ -82,7 +98,7 @@ describe("a tuning file", () => {
     );
   });
 
-  const points = [{ rows: 1, columns: 2, tile: "small" }];
+  const points = [{ rows: 1, depth: 3, columns: 2, tile: "small" }];
   const whole = JSON.parse(tuningText({ matrix: points, registers: points }, WANTED, NOW));
   test.each([
     ["no JSON", "{", "it is no JSON"],
@@ -93,7 +109,7 @@ describe("a tuning file", () => {
       "no rows",
       {
         ...whole,
-        families: { matrix: { kernels: "abc", points: [{ rows: 0, columns: 1, tile: "small" }] } },
+        families: { matrix: { kernels: "abc", points: [{ rows: 0, depth: 1, columns: 1, tile: "small" }] } },
       },
       /^families\.matrix\.points\.0\.rows: /,
     ],
@@ -107,7 +123,7 @@ describe("a tuning file", () => {
     const { matrix, registers } = whole.families;
     const families = {
       matrix: { ...matrix, kernels: "old" },
-      registers: { ...registers, points: [...points, { rows: 1, columns: 1, tile: "large" }] },
+      registers: { ...registers, points: [...points, { rows: 1, depth: 1, columns: 1, tile: "large" }] },
       another: matrix,
     };
     const text = JSON.stringify({ ...whole, families });
@@ -134,7 +150,7 @@ describe("a tuning file", () => {
 
 describe("the cache", () => {
   const INFO = { description: "Some GPU", driver: "1.2" };
-  const points = [{ rows: 64, columns: 768, tile: shadersNamed(TILE_FAMILIES.matrix.tiles)[0]! }];
+  const points = [{ rows: 64, depth: 768, columns: 768, tile: shadersNamed(TILE_FAMILIES.matrix.tiles)[0]! }];
   const warnings: string[] = [];
   const read = (info = INFO) => readTuning(info, TILE_FAMILIES, (line) => warnings.push(line));
   let folder: string;
