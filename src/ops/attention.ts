@@ -36,6 +36,13 @@ export interface AttentionBatch {
   readonly queryStarts: Tensor;
   /** [T] u32: the sequence of each row; PADDING for a row that nobody wants, whose result is undefined. */
   readonly sequenceOf: Tensor;
+  /**
+   * [n, 2] u32, for attention by tiles of rows: the sequence and the first row of each tile, as `attentionTiles` lists them;
+   * PADDING where there is no tile. Each row but padding is in one of them.
+   */
+  readonly tiles?: Tensor;
+  /** Rows of a full tile; there where `tiles` is. */
+  readonly tileRows?: number;
   /** For the profile: keys that all sequences have together, and pairs of a row and a key that it sees. */
   readonly work?: { readonly keys: number; readonly pairs: number };
 }

@@ -1,7 +1,9 @@
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { Kernel } from "../../src/gpu/kernel.ts";
 import { type AttentionBatch, attention, attentionArguments } from "../../src/ops/attention.ts";
-import { decodeAttention } from "../../src/ops/decode-attention.ts";
+import { attentionTiles } from "../../src/ops/attention-tiles.ts";
+import { decodeAttention, type SlotLookup } from "../../src/ops/decode-attention.ts";
+import { type FlashTile, flashAttentionWith } from "../../src/ops/flash-attention.ts";
 import { mergeAttention } from "../../src/ops/merge-attention.ts";
 import { pagedAttention } from "../../src/ops/paged-attention.ts";
 import { storagePart } from "../../src/ops/storage.ts";
@@ -119,7 +121,7 @@ function batchTensors(gpu: Gpu, { lengths, qkv, heads, headSize }: Batch) {
       lengths.flatMap(([, fresh], s) => new Array<number>(fresh).fill(s)),
     ),
   };
-  return { tensors, queries: Tensor.from(gpu, [starts.at(-1)!, 3 * heads * headSize], qkv) };
+  return { tensors, starts, queries: Tensor.from(gpu, [starts.at(-1)!, 3 * heads * headSize], qkv) };
 }
 
 /** Where every position lies: the array that the kernels look it up in, and the same for the host. */
@@ -200,6 +202,21 @@ function paging(
   };
 }
 
+/** Strips or pages, and what an op is told of them. */
+function placed(batch: Batch, how: "contiguous" | Paging) {
+  const pages = how === "contiguous" ? undefined : paging(batch, how);
+  const { slots, table, slotOf } = pages ?? strips(batch);
+  const lookup = (gpu: Gpu): SlotLookup =>
+    pages && how !== "contiguous"
+      ? {
+          part: "slots-paged",
+          table: integers(gpu, table, [batch.contexts.length, pages.width]),
+          pageSize: how.pageSize,
+        }
+      : { part: "slots-contiguous", table: integers(gpu, table), pageSize: 1 };
+  return { slots, slotOf, lookup };
+}
+
 /** paged-attention with every sequence's pages anywhere. */
 export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
   const { pageSize } = how;
@@ -211,6 +228,37 @@ export function runPaged(gpu: Gpu, batch: Batch, how: Paging): Promise<Output> {
     const { tensors, queries } = batchTensors(gpu, batch);
     const pageTable = integers(gpu, table, [batch.contexts.length, width]);
     return pagedAttention(queries, k, v, pageTable, pageSize, tensors, scale);
+  });
+}
+
+/** Runs attention by tiles: flashAttentionWith, or another form of it. */
+type RunTiles = (
+  tile: FlashTile,
+  queries: Tensor,
+  k: Tensor,
+  v: Tensor,
+  lookup: SlotLookup,
+  tensors: AttentionBatch,
+  scale: number,
+) => Tensor;
+
+/** flash-attention, in strips or in pages, with tiles of a given size; `more` entries of the list are of no tile. */
+export function runFlash(
+  gpu: Gpu,
+  batch: Batch,
+  how: "contiguous" | Paging,
+  tile: FlashTile,
+  { more = 0, run = flashAttentionWith as RunTiles } = {},
+): Promise<Output> {
+  const { slots, slotOf, lookup } = placed(batch, how);
+  const cache = fillSlots(batch, slots, slotOf);
+  return withGuards(gpu, () => {
+    const [k, v] = cache(gpu) as [Tensor, Tensor];
+    const { tensors, queries, starts } = batchTensors(gpu, batch);
+    const count = attentionTiles(starts, tile.rows).length / 2 + more;
+    const tiles = integers(gpu, [...attentionTiles(starts, tile.rows, count)], [count, 2]);
+    const listed = { ...tensors, tiles, tileRows: tile.rows };
+    return run(tile, queries, k, v, lookup(gpu), listed, 1 / Math.sqrt(batch.headSize));
   });
 }
 
@@ -227,25 +275,17 @@ export async function runDecode(
   const { heads, headSize, contexts, qkv } = batch;
   const C = heads * headSize;
   const S = contexts.length;
-  const pages = how === "contiguous" ? undefined : { ...paging(batch, how), pageSize: how.pageSize };
-  const { slots, table, slotOf } = pages ?? strips(batch);
+  const { slots, slotOf, lookup } = placed(batch, how);
   const cache = fillSlots(batch, slots, slotOf);
   const queries = Float32Array.from({ length: S * C }, (_, i) => qkv[Math.floor(i / C) * 3 * C + (i % C)]!);
   const [partials, y] = await withGuardsAll(gpu, () => {
     const [k, v] = cache(gpu) as [Tensor, Tensor];
-    const lookup = pages
-      ? ({
-          part: "slots-paged",
-          table: integers(gpu, table, [S, pages.width]),
-          pageSize: pages.pageSize,
-        } as const)
-      : ({ part: "slots-contiguous", table: integers(gpu, table), pageSize: 1 } as const);
     const q = Tensor.from(gpu, [S, C], queries);
     const contextLens = integers(
       gpu,
       contexts.map(({ length }) => length),
     );
-    const partials = decodeAttention(q, k, v, lookup, contextLens, maxContext, 1 / Math.sqrt(headSize));
+    const partials = decodeAttention(q, k, v, lookup(gpu), contextLens, maxContext, 1 / Math.sqrt(headSize));
     return [partials, mergeAttention(partials, contextLens)];
   });
   return { partials: partials!, y: y! };

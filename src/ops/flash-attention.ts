@@ -1,0 +1,137 @@
+import { check } from "../check.ts";
+import { Kernel } from "../gpu/kernel.ts";
+import { shapeText, type Tensor } from "../tensor.ts";
+import { type AttentionBatch, attention, attentionArguments } from "./attention.ts";
+import type { SlotLookup } from "./decode-attention.ts";
+import { pagedAttention } from "./paged-attention.ts";
+import { storagePart } from "./storage.ts";
+
+const kernel = new Kernel("flash-attention");
+
+/** How the kernel cuts its work: rows of a workgroup, and positions that are in workgroup memory at a time. */
+export interface FlashTile {
+  readonly rows: number;
+  readonly keys: number;
+}
+
+/** From the one that loads keys least often to the one that needs the least memory. */
+export const FLASH_TILES: readonly FlashTile[] = [
+  { rows: 32, keys: 32 },
+  { rows: 16, keys: 32 },
+  { rows: 16, keys: 16 },
+  { rows: 8, keys: 16 },
+];
+
+/** Bytes of workgroup memory for heads of `headQuads` vec4s, as shaders/flash-stage.wgsl and flash-rows.wgsl declare it. */
+export function flashBytes({ rows, keys }: FlashTile, headQuads: number): number {
+  const stride = headQuads | 1;
+  const weights = (rows / 4) * (8 * 17 + 1);
+  return 16 * (rows * stride + keys * stride + weights) + 4 * (2 * 128 + rows);
+}
+
+/** The tile for keys k on their device; undefined where attention row by row is better, or the only one that fits. */
+export function flashTile(k: Tensor): FlashTile | undefined {
+  if (k.gpu.forms === "software") return undefined;
+  return FLASH_TILES.find((tile) => fits(tile, k));
+}
+
+function fits(tile: FlashTile, k: Tensor): boolean {
+  return flashBytes(tile, k.stride / 4) <= k.gpu.limits.maxComputeWorkgroupStorageSize;
+}
+
+/**
+ * Causal attention of the queries in qkv [T, 3 · C] f32, or [T, C] of queries alone, by tiles of neighbouring rows; a new tensor
+ * [T, C] f32, with the bits of `attention` and `pagedAttention`.
+ *
+ * k and v are [slots, H, D], f32 or f16; `slots` says where positions lie. A workgroup has a tile of batch.tiles, and loads every
+ * key and value once for all of its rows. Where the batch has no tiles, or flashTile has none for k, it is attention row by
+ * row. Each row sees its own sequence up to itself. Scores are scaled by `scale`, usually 1/√D. (Dao et al., FlashAttention, 2022.)
+ */
+export function flashAttention(
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  slots: SlotLookup,
+  batch: AttentionBatch,
+  scale: number,
+): Tensor {
+  const { tiles, tileRows } = batch;
+  const best = flashTile(k);
+  const tile = best && tileRows && [best, ...FLASH_TILES].find((t) => t.rows === tileRows && fits(t, k));
+  if (!tiles || !tile) return attentionByRow(qkv, k, v, slots, batch, scale);
+  return flashAttentionWith(tile, qkv, k, v, slots, batch, scale);
+}
+
+/** `flashAttention` with a tile of the caller's choice, whose rows are batch.tileRows: for tests and measurements. */
+export function flashAttentionWith(
+  tile: FlashTile,
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  slots: SlotLookup,
+  batch: AttentionBatch,
+  scale: number,
+): Tensor {
+  const op = "flash-attention";
+  check(
+    batch.tileRows === tile.rows,
+    () => `${op}: the batch has tiles of ${batch.tileRows} rows but the kernel's have ${tile.rows}`,
+  );
+  const { y, buffers, params, workgroups, options } = flashArguments(op, qkv, k, v, slots, batch, scale);
+  kernel.run(qkv.gpu, buffers, params, workgroups, {
+    parts: [storagePart(k), slots.part],
+    constants: { ...options.constants, TILE_ROWS: tile.rows, KEY_TILE: tile.keys },
+    work: options.work,
+  });
+  return y;
+}
+
+/** Everything that kernels of attention by tiles have in common; throws on what does not fit together. */
+export function flashArguments(
+  op: string,
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  slots: SlotLookup,
+  batch: AttentionBatch,
+  scale: number,
+) {
+  const { tiles, contextLens } = batch;
+  check(
+    tiles && tiles.cols === 2,
+    () => `${op}: tiles are ${tiles ? shapeText(tiles.shape) : "missing"}, wanted [n, 2]`,
+  );
+  const isPaged = slots.part === "slots-paged";
+  check(
+    (isPaged ? slots.table.rows : slots.table.rows * slots.table.cols) === contextLens.cols,
+    () => `${op}: the table is ${shapeText(slots.table.shape)} but there are ${contextLens.cols} sequences`,
+  );
+  const { y, buffers, params, workgroups, options } = attentionArguments(op, qkv, k, v, batch, scale);
+  const { sequence_of: _, ...used } = buffers;
+  return {
+    y,
+    params,
+    buffers: { ...used, tiles, slot_table: slots.table },
+    workgroups: [workgroups[0]!, tiles.rows],
+    options: {
+      constants: {
+        ...options.constants,
+        ...(isPaged ? { TABLE_WIDTH: slots.table.cols, PAGE_SIZE: slots.pageSize } : {}),
+      },
+      work: options.work,
+    },
+  };
+}
+
+function attentionByRow(
+  qkv: Tensor,
+  k: Tensor,
+  v: Tensor,
+  { part, table, pageSize }: SlotLookup,
+  batch: AttentionBatch,
+  scale: number,
+): Tensor {
+  return part === "slots-paged"
+    ? pagedAttention(qkv, k, v, table, pageSize, batch, scale)
+    : attention(qkv, k, v, table, batch, scale);
+}
