@@ -1,7 +1,0 @@
-// Part: tiles for very many rows or columns: each value that is loaded serves 128 products.
-
-const TILE_ROWS = 128u;
-const TILE_COLUMNS = 128u;
-const TILE_DEPTH = 32u;
-const SUBGROUP_ROWS = 2u;    // subgroups along the rows of a tile
-const SUBGROUP_COLUMNS = 4u; // and along its columns
