@@ -114,8 +114,8 @@ describe("kernels", () => {
   const isKernel = (name: string) => /@compute\b/.test(code(name));
   const kernels = shaders.filter(isKernel);
   const parts = shaders.filter((name) => !isKernel(name));
-  /** Another form of the same op, for adapters with an optional feature. */
-  const VARIANT = /-(?:subgroup|subgroup-matrix)$/;
+  /** Another form of the same op: for adapters with an optional feature, or another rung of matmul's ladder. */
+  const VARIANT = /-(?:subgroup|subgroup-matrix)$|(?<=^matmul)-(?:naive|tiles|registers)$/;
   const ops = kernels.filter((name) => !VARIANT.test(name));
   const stems = (folder: string, ending: string) =>
     filesIn(folder, ending).map((p) => posix.basename(p, ending));

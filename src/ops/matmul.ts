@@ -1,12 +1,60 @@
 import { check } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, Tensor } from "../tensor.ts";
 import { matrixTile } from "./matrix-form.ts";
 import { checkProduct, type Epilogue, epilogueCode, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
-const portable = new Kernel("matmul");
+const naive = new Kernel("matmul-naive");
+const blocks = new Kernel("matmul");
+const tiles = new Kernel("matmul-tiles");
+const registers = new Kernel("matmul-registers");
 const matrix = new Kernel("matmul-subgroup-matrix");
+
+/**
+ * The rungs of the ladder, each a kernel that loads less for each multiplication than the one before: "naive" a thread an
+ * output; "blocks" 4 × 4 outputs a thread, by the caches; "tiles" the same from tiles in workgroup memory; "registers" up to
+ * 8 × 8 outputs a thread, the loads of the next step on their way meanwhile; "matrix" tensor cores, see hasMatrixForm.
+ *
+ * All but "matrix" give the same bits.
+ */
+export const MATMUL_TIERS = ["naive", "blocks", "tiles", "registers", "matrix"] as const;
+export type MatmulTier = (typeof MATMUL_TIERS)[number];
+
+/** Sizes of shaders/register-tile-….wgsl, the largest first. */
+const REGISTER_TILES = [
+  { part: "register-tile-128", rows: 128, columns: 128 },
+  { part: "register-tile-64", rows: 64, columns: 64 },
+] as const;
+
+/** So many tiles fill a GPU. */
+const MANY_TILES = 96;
+
+/** Outputs of a workgroup of the kernels whose sizes are not chosen: [columns, rows]. */
+const OUTPUTS = { naive: [16, 16], blocks: [64, 16], tiles: [64, 32] } as const;
+
+/** Workgroups [columns, rows] for a product of [rows, columns], each of so many outputs. */
+function grid(rows: number, columns: number, [across, down]: readonly [number, number]): [number, number] {
+  return [Math.ceil(columns / across), Math.ceil(rows / down)];
+}
+
+/** The largest tile of which a product of [rows, columns] fills a GPU; undefined where none does. */
+function registerTile(rows: number, columns: number) {
+  return REGISTER_TILES.find((tile) => {
+    const [across, down] = grid(rows, columns, [tile.columns, tile.rows]);
+    return across * down >= MANY_TILES && rows > tile.rows / 2;
+  });
+}
+
+/**
+ * The tier that matmul chooses for x [rows, K] · w: by device and shape. Never "naive", and never "matrix", whose sums are
+ * others: who wants tensor cores must say so, for all rows of a model.
+ */
+export function matmulTier(gpu: Gpu, rows: number, w: Tensor): "blocks" | "tiles" | "registers" {
+  if (gpu.forms === "software") return "blocks";
+  return registerTile(rows, w.cols) ? "registers" : "tiles";
+}
 
 /** Everything that matmul and matvec have in common: they are one operation in two forms. */
 export function productArguments(
@@ -38,11 +86,35 @@ export function productArguments(
 /**
  * x [rows, K] · w [K, N] + bias [1, N], with an epilogue; a new tensor [rows, N] f32. w is f32, f16 or i8 (then bias is
  * [2, N], with the columns' scales), all else f32; the sum over K runs in f32. For many rows; matvec is the form for few.
+ *
+ * `tier` says which kernel computes it, see MatmulTier; by default matmulTier does. `dtype` is the result's; only the tier
+ * "matrix" can give f16.
  */
-export function matmul(x: Tensor, w: Tensor, bias: Tensor, epilogue?: Epilogue): Tensor {
-  const { y, buffers, ...options } = productArguments("matmul", x, w, bias, epilogue);
-  const workgroups = [Math.ceil(options.constants.N_QUADS / 16), Math.ceil(x.rows / 16)];
-  portable.run(x.gpu, buffers, { rows: x.rows }, workgroups, options);
+export function matmul(
+  x: Tensor,
+  w: Tensor,
+  bias: Tensor,
+  epilogue?: Epilogue,
+  options: { readonly tier?: MatmulTier; readonly dtype?: "f32" | "f16" } = {},
+): Tensor {
+  const { tier = matmulTier(x.gpu, x.rows, w), dtype = "f32" } = options;
+  if (tier === "matrix") return matrixMatmul(x, w, bias, epilogue, dtype);
+  check(dtype === "f32", () => `matmul: dtype is ${dtype} and tier ${tier}; only "matrix" gives f16`);
+  const { y, buffers, parts, constants, work } = productArguments("matmul", x, w, bias, epilogue);
+  const { rows } = x;
+  if (tier === "registers") {
+    const tile = registerTile(rows, w.cols) ?? REGISTER_TILES.at(-1)!;
+    const params = { rows, depth: x.cols, k_quads: x.stride / 4 };
+    const { EPILOGUE, N_QUADS } = constants;
+    registers.run(x.gpu, buffers, params, grid(rows, w.cols, [tile.columns, tile.rows]), {
+      parts: [...parts, tile.part],
+      constants: { EPILOGUE, N_QUADS },
+      work,
+    });
+    return y;
+  }
+  const kernel = { naive, blocks, tiles }[tier];
+  kernel.run(x.gpu, buffers, { rows }, grid(rows, w.stride, OUTPUTS[tier]), { parts, constants, work });
   return y;
 }
 
@@ -59,10 +131,10 @@ export function matrixMatmul(
   dtype: "f32" | "f16" = "f32",
 ): Tensor {
   const { y, buffers, constants, work } = productArguments("matmul", x, w, bias, epilogue, dtype);
-  const { part, workgroups } = matrixTile(x.rows, w.cols);
-  const params = { rows: x.rows, depth: x.cols, k_quads: x.stride / 4, n_quads: w.stride / 4 };
+  const { parts, workgroups } = matrixTile(x.rows, x.cols, w.cols, x.gpu.tuning?.matrix);
+  const params = { rows: x.rows, depth: x.cols, k_octs: x.stride / 8, n_octs: w.stride / 8 };
   matrix.run(x.gpu, buffers, params, workgroups, {
-    parts: [part, `matrix-x-${x.dtype}`, `matrix-y-${dtype}`],
+    parts: [...parts, `matrix-x-${x.dtype}`, `matrix-y-${dtype}`],
     constants: { EPILOGUE: constants.EPILOGUE },
     work,
   });

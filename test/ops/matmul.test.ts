@@ -1,111 +1,195 @@
 import { describe, expect, test } from "vitest";
+import type { Gpu } from "../../src/gpu/gpu.ts";
 import { halfBits, halfToFloat } from "../../src/half.ts";
-import { matmul } from "../../src/ops/matmul.ts";
+import { MATMUL_TIERS, type MatmulTier, matmul, matmulTier } from "../../src/ops/matmul.ts";
+import { hasMatrixForm } from "../../src/ops/matrix-form.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
 import * as reference from "../reference.ts";
 import { randomFloats, stored, VALUES, VALUES_NAMES } from "../values.ts";
 import { matrixOf, storedMatrix, WEIGHT_DTYPES } from "./matrix-of.ts";
+import type { TableDtype } from "./table-of.ts";
 
 const gpu = await openTestGpu();
 
-// A workgroup computes 16 rows × 64 columns, a thread 4 × 4.
+const probe = Tensor.empty(gpu, [4, 4], { dtype: "f16" });
+const matrixHere = hasMatrixForm(gpu, probe);
+probe.free();
+
+/** Those that share one order of sums, and so have the same bits. */
+const SAME_BITS = MATMUL_TIERS.filter((tier) => tier !== "matrix");
+
+/** Every tier with every dtype that it takes. */
+const TABLE = [
+  ...SAME_BITS.flatMap((tier) => WEIGHT_DTYPES.map((dtype) => ({ tier, dtype, skip: "" }))),
+  {
+    tier: "matrix" as const,
+    dtype: "f16" as const,
+    skip: matrixHere ? "" : " (skipped: this adapter has no subgroup matrices of 16 × 16 × 16 halves)",
+  },
+];
+
+// Outputs of a workgroup, rows × columns: naive 16 × 16, blocks 16 × 64, tiles 32 × 64, registers 64 × 64 or, where there are
+// many, 128 × 128. Depths: a share is 24, a group 192; a step of registers is 8.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
   { rows: 3, K: 3, N: 5, why: "K, N and the rows are no multiples of 4" },
-  { rows: 15, K: 63, N: 63, why: "one row and one column less than a workgroup" },
-  { rows: 16, K: 64, N: 64, why: "exactly one workgroup" },
+  { rows: 15, K: 63, N: 63, why: "one row and one column less than a workgroup of blocks" },
+  { rows: 16, K: 64, N: 64, why: "exactly one workgroup of blocks" },
   { rows: 17, K: 65, N: 65, why: "one past it in every direction" },
-  { rows: 4, K: 768, N: 768, why: "GPT-2's projection" },
+  { rows: 32, K: 192, N: 64, why: "exactly one workgroup of tiles, one group" },
+  {
+    rows: 65,
+    K: 217,
+    N: 65,
+    why: "one past a workgroup of any but the largest, one past a share behind a group",
+  },
+  { rows: 4, K: 768, N: 72, why: "GPT-2's width" },
   { rows: 17, K: 769, N: 3, why: "odd depth" },
   { rows: 1, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
-  { rows: 1, K: 3, N: 50257, why: "GPT-2's vocabulary" },
+  { rows: 1, K: 3, N: 50257, only: "blocks", why: "GPT-2's vocabulary" },
+  { rows: 65, K: 27, N: 12161, only: "registers", why: "large tiles of registers, none of them full" },
   { rows: 1023, K: 5, N: 7, why: "one row less than a full context" },
   { rows: 1024, K: 3, N: 65, why: "a full context" },
-];
+] as const;
 
-describe.each(WEIGHT_DTYPES)("weights in %s", (dtype) => {
-  // Bytes add roundings to a sum: of q / 127, and of the product with the scale.
-  const more = dtype === "i8" ? 3 : 0;
-  interface Case {
-    x: Float32Array;
-    w: Float32Array;
-    bias: Float32Array;
-    residual?: Float32Array;
-    gelu?: "gelu-tanh" | "gelu-erf";
-  }
-  const run = ({ x, w, bias, residual, gelu }: Case) =>
-    withGuards(gpu, () => {
-      const [N, K] = [bias.length, w.length / bias.length];
-      const rows = x.length / K;
-      const matrix = matrixOf(gpu, w, bias, dtype);
-      return matmul(
-        Tensor.from(gpu, [rows, K], x),
-        matrix.w,
-        matrix.bias,
-        residual ? { residual: Tensor.from(gpu, [rows, N], residual) } : gelu,
+/** Those that say something of a tier; of its other dtypes than f32, which differ in how a quad is unpacked, a few. */
+const shapesOf = (tier: MatmulTier, dtype: TableDtype) =>
+  SHAPES.filter((shape) => !("only" in shape) || (shape.only === tier && dtype === "f32")).filter(
+    ({ rows, K }) => dtype === "f32" || tier === "matrix" || (rows <= 65 && K <= 217),
+  );
+
+interface Case {
+  x: Float32Array;
+  w: Float32Array;
+  bias: Float32Array;
+  residual?: Float32Array;
+  gelu?: "gelu-tanh" | "gelu-erf";
+}
+
+const uniform = (rows: number, K: number, N: number): Case => ({
+  x: randomFloats(1, rows * K),
+  w: randomFloats(2, K * N),
+  bias: randomFloats(3, N),
+});
+
+/** The product of a case by a tier, or by the one that matmul chooses. */
+const product = ({ x, w, bias, residual, gelu }: Case, dtype: TableDtype, tier?: MatmulTier) =>
+  withGuards(gpu, () => {
+    const [N, K] = [bias.length, w.length / bias.length];
+    const rows = x.length / K;
+    const matrix = matrixOf(gpu, w, bias, dtype);
+    return matmul(
+      Tensor.from(gpu, [rows, K], x),
+      matrix.w,
+      matrix.bias,
+      residual ? { residual: Tensor.from(gpu, [rows, N], residual) } : gelu,
+      tier && { tier },
+    );
+  });
+
+for (const { tier, dtype, skip } of TABLE)
+  describe.skipIf(skip)(`${tier}, weights in ${dtype}${skip}`, () => {
+    // Bytes add roundings to a sum: of q / 127, and of the product with the scale.
+    const more = dtype === "i8" ? 3 : 0;
+    // Tensor cores are given halves, and cut off what other units round.
+    const byMatrix = tier === "matrix";
+    const sumsNmse = byMatrix ? 1e-9 : TOLERANCE.matmul[dtype].nmse;
+    const run = (given: Case) => product(given, dtype, tier);
+    const expected = ({ x, w, bias, residual, gelu }: Case) =>
+      reference.matmul(
+        byMatrix ? stored(x, "f16") : x,
+        storedMatrix(w, bias.length, dtype),
+        bias,
+        residual ? { residual } : gelu,
       );
-    });
-  const expected = ({ x, w, bias, residual, gelu }: Case) =>
-    reference.matmul(x, storedMatrix(w, bias.length, dtype), bias, residual ? { residual } : gelu);
-  const uniform = (rows: number, K: number, N: number): Case => ({
-    x: randomFloats(1, rows * K),
-    w: randomFloats(2, K * N),
-    bias: randomFloats(3, N),
-  });
 
-  test.each(SHAPES)("[$rows, $K] · [$K, $N]: $why", async ({ rows, K, N }) => {
-    const given = uniform(rows, K, N);
-    const { values, magnitudes, terms } = expected(given);
-    const y = await run(given);
-    expectClose(y.values, values, matmulTolerance(K, dtype));
-    expectWithinSumBound(y.values, values, magnitudes, terms + more);
-  });
-
-  test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
-    for (const changed of [{ x: VALUES[name](17, 65, 4) }, { w: VALUES[name](65, 65, 5) }]) {
-      const given = { ...uniform(17, 65, 65), ...changed };
+    test.each(shapesOf(tier, dtype))("[$rows, $K] · [$K, $N]: $why", async ({ rows, K, N }) => {
+      const given = uniform(rows, K, N);
       const { values, magnitudes, terms } = expected(given);
       const y = await run(given);
       expectWithinSumBound(y.values, values, magnitudes, terms + more);
-      expect(nmse(y.values, values)).toBeLessThan(TOLERANCE.matmul[dtype].nmse);
-    }
+      if (byMatrix) return expect(nmse(y.values, values)).toBeLessThan(sumsNmse);
+      expectClose(y.values, values, matmulTolerance(K, dtype));
+      if (tier !== "blocks") expect(y.values).toEqual((await product(given, dtype, "blocks")).values);
+    });
+
+    test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
+      for (const changed of [{ x: VALUES[name](17, 65, 4) }, { w: VALUES[name](65, 65, 5) }]) {
+        const given = { ...uniform(17, 65, 65), ...changed };
+        const { values, magnitudes, terms } = expected(given);
+        const y = await run(given);
+        expectWithinSumBound(y.values, values, magnitudes, terms + more);
+        expect(nmse(y.values, values)).toBeLessThan(sumsNmse);
+      }
+    });
+
+    test.each([
+      { epilogue: { gelu: "gelu-tanh" } },
+      { epilogue: { gelu: "gelu-erf" } },
+      { epilogue: { residual: randomFloats(6, 17 * 65) } },
+    ] as const)("epilogue %#", async ({ epilogue }) => {
+      const given = { ...uniform(17, 65, 65), ...epilogue };
+      const y = await run(given);
+      expectClose(y.values, expected(given).values, matmulTolerance(768, dtype));
+      if (!byMatrix) expect(y.values).toEqual((await product(given, dtype, "blocks")).values);
+    });
+
+    test("the identity matrix gives back x plus the bias, to the bit", async () => {
+      const N = 65;
+      const w = Float32Array.from({ length: N * N }, (_, i) => (i % (N + 1) === 0 ? 1 : 0));
+      const x = randomFloats(7, 5 * N);
+      const { values } = await run({ x, w, bias: new Float32Array(N) });
+      // A byte's 127 is 1 but for the rounding of its product with 1 / 127.
+      if (dtype === "i8") expectClose(values, x, { nmse: 1e-14, maxAbs: 2 ** -23 });
+      else expect(values).toEqual(byMatrix ? stored(x, "f16") : x);
+    });
+
+    test("a row alone and the row in a batch are the same bits", async () => {
+      const given = uniform(17, 769, 65);
+      const batch = (await run(given)).values;
+      for (const r of [0, 3, 16]) {
+        const alone = await run({ ...given, x: given.x.slice(r * 769, (r + 1) * 769) });
+        expect(alone.values).toEqual(batch.slice(r * 65, (r + 1) * 65));
+      }
+    });
+
+    test("the same call 20 times gives the same bits", async () => {
+      const { x, w, bias } = uniform(5, 65, 65);
+      const a = Tensor.from(gpu, [5, 65], x);
+      const matrix = matrixOf(gpu, w, bias, dtype);
+      await expectSameBits(() => matmul(a, matrix.w, matrix.bias, undefined, { tier }));
+      for (const tensor of [a, matrix.w, matrix.bias]) tensor.free();
+    });
+
+    test("a NaN in w stays in its column, and one in x in its row", async () => {
+      const [rows, K, N] = [5, 27, 8];
+      const given = uniform(rows, K, N);
+      if (dtype !== "i8") given.w[26 * N + 7] = Number.NaN; // a byte cannot say it
+      given.x[4 * K + 26] = Number.NaN;
+      const { values } = await run(given);
+      const spoilt = (i: number) => (dtype !== "i8" && i % N === 7) || Math.floor(i / N) === 4;
+      expect([...values].map(Number.isNaN)).toEqual(Array.from(values, (_, i) => spoilt(i)));
+    });
   });
 
-  test.each([
-    { epilogue: { gelu: "gelu-tanh" } },
-    { epilogue: { gelu: "gelu-erf" } },
-    { epilogue: { residual: randomFloats(6, 17 * 65) } },
-  ] as const)("epilogue %#", async ({ epilogue }) => {
-    const given = { ...uniform(17, 65, 65), ...epilogue };
-    expectClose((await run(given)).values, expected(given).values, matmulTolerance(768, dtype));
+describe("the choice of a tier", () => {
+  test("a CPU has blocks, a GPU tiles and, where there are enough, registers", async () => {
+    const w = (columns: number) => ({ cols: columns }) as Tensor;
+    const asGpu = { forms: "gpu" } as Gpu;
+    expect(matmulTier({ forms: "software" } as Gpu, 4096, w(4096))).toBe("blocks");
+    expect(matmulTier(asGpu, 20, w(768))).toBe("tiles");
+    expect(matmulTier(asGpu, 20, w(50257))).toBe("tiles");
+    expect(matmulTier(asGpu, 512, w(768))).toBe("registers");
+    expect(matmulTier(asGpu, 64, w(6144))).toBe("registers");
+    expect(matmulTier(asGpu, 4096, w(4096))).toBe("registers");
   });
 
-  test("the identity matrix gives back x plus the bias, to the bit", async () => {
-    const N = 65;
-    const w = Float32Array.from({ length: N * N }, (_, i) => (i % (N + 1) === 0 ? 1 : 0));
-    const x = randomFloats(7, 5 * N);
-    const { values } = await run({ x, w, bias: new Float32Array(N) });
-    // A byte's 127 is 1 but for the rounding of its product with 1 / 127.
-    if (dtype === "i8") expectClose(values, x, { nmse: 1e-14, maxAbs: 2 ** -23 });
-    else expect(values).toEqual(x);
-  });
-
-  test("a row alone and the row in a batch are the same bits", async () => {
-    const given = uniform(17, 769, 65);
-    const batch = (await run(given)).values;
-    for (const r of [0, 3, 16]) {
-      const alone = await run({ ...given, x: given.x.slice(r * 769, (r + 1) * 769) });
-      expect(alone.values).toEqual(batch.slice(r * 65, (r + 1) * 65));
-    }
-  });
-
-  test("the same call 20 times gives the same bits", async () => {
-    const { x, w, bias } = uniform(5, 65, 65);
-    const a = Tensor.from(gpu, [5, 65], x);
-    const matrix = matrixOf(gpu, w, bias, dtype);
-    await expectSameBits(() => matmul(a, matrix.w, matrix.bias));
+  test("does not show in the result", async () => {
+    const given = uniform(17, 65, 65);
+    const chosen = await product(given, "f32");
+    for (const tier of SAME_BITS) expect((await product(given, "f32", tier)).bits).toEqual(chosen.bits);
   });
 });
 
@@ -157,5 +241,11 @@ describe("wrong calls", () => {
   test("weights are no integers", () => {
     const integers = Tensor.empty(gpu, [8, 5], { dtype: "u32", label: "h.0.attn" });
     expect(() => matmul(x, integers, bias)).toThrow("storage: h.0.attn is u32; wanted f32, f16 or i8");
+  });
+
+  test("halves are what tensor cores give", () => {
+    expect(() => matmul(x, w, bias, undefined, { tier: "tiles", dtype: "f16" })).toThrow(
+      'matmul: dtype is f16 and tier tiles; only "matrix" gives f16',
+    );
   });
 });
