@@ -1,4 +1,6 @@
 import { attention } from "../ops/attention.ts";
+import { attentionTiles } from "../ops/attention-tiles.ts";
+import { FLASH_TILES, type FlashTile, firstFit, flashAttentionWith } from "../ops/flash-attention.ts";
 import { kvWrite } from "../ops/kv-write.ts";
 import { pagedAttention } from "../ops/paged-attention.ts";
 import { ELEMENT_BYTES, Tensor } from "../tensor.ts";
@@ -33,12 +35,38 @@ export function attentionCases(shape: BenchShape): ShaderCase[] {
     { name: "decode", sequences: batch, context: long, fresh: 1 },
     { name: "prefill", sequences: 1, context: prefill, fresh: prefill },
   ];
-  return [false, true].flatMap((paged) =>
-    DTYPES.flatMap((dtype) => situations.map((situation) => attentionCase(shape, situation, dtype, paged))),
+  const byRow = (["attention", "paged-attention"] as const).flatMap((kernel) =>
+    DTYPES.flatMap((dtype) => situations.map((situation) => attentionCase(shape, situation, dtype, kernel))),
   );
+  return [...byRow, ...flashCases(shape)];
 }
 
-function attentionCase(shape: BenchShape, situation: Situation, dtype: Storage, paged: boolean): ShaderCase {
+/** A long prompt, and several of them: with the tile that the op has, and with others. */
+function flashCases(shape: BenchShape): ShaderCase[] {
+  const tokens = 2 * shape.manyRows[1];
+  const prompts = (sequences: number): Situation => ({
+    name: "prefill",
+    sequences,
+    context: tokens,
+    fresh: tokens,
+  });
+  const flash = (sequences: number, dtype: Storage, tile?: FlashTile) =>
+    attentionCase(shape, prompts(sequences), dtype, "flash-attention", tile);
+  return [
+    ...DTYPES.flatMap((dtype) => [flash(1, dtype), flash(8, dtype)]),
+    flash(1, "f32", FLASH_TILES[1]),
+    ...FLASH_TILES.slice(1, 3).map((tile) => flash(8, "f32", tile)),
+  ];
+}
+
+function attentionCase(
+  shape: BenchShape,
+  situation: Situation,
+  dtype: Storage,
+  kernel: "attention" | "paged-attention" | "flash-attention",
+  tile?: FlashTile,
+): ShaderCase {
+  const paged = kernel !== "attention";
   const { channels: C, heads } = shape;
   const { name, sequences, context, fresh } = situation;
   const headSize = C / heads;
@@ -46,9 +74,12 @@ function attentionCase(shape: BenchShape, situation: Situation, dtype: Storage, 
   const visible = (row: number) => context - (fresh - 1 - (row % fresh));
   const positionsSeen = Array.from({ length: rows }, (_, row) => visible(row)).reduce((a, b) => a + b, 0);
   return {
-    kernel: paged ? "paged-attention" : "attention",
-    variant: `${dtype} kv`,
-    shape: name === "decode" ? `decode ${sequences}×${context}` : `prefill ${fresh}`,
+    kernel,
+    variant: tile ? `${dtype} kv, tiles ${tile.rows}×${tile.keys}` : `${dtype} kv`,
+    shape:
+      name === "decode"
+        ? `decode ${sequences}×${context}`
+        : `prefill ${sequences > 1 ? `${sequences}×` : ""}${fresh}`,
     readBytes: rows * C * 4 + 2 * sequences * context * C * ELEMENT_BYTES[dtype],
     writeBytes: rows * C * 4,
     // A multiplication and an addition for each channel of a position's key, and again of its value.
@@ -58,15 +89,16 @@ function attentionCase(shape: BenchShape, situation: Situation, dtype: Storage, 
       // Pages in random order, as they are after a server has run for a while.
       const pages = Math.ceil(context / PAGE_SIZE);
       const order = paged ? shuffledIntegers(sequences * pages) : [];
-      const slots = paged ? sequences * pages * PAGE_SIZE : sequences * context;
+      const count = paged ? sequences * pages * PAGE_SIZE : sequences * context;
       const qkv = inputs.random([rows, 3 * C]);
-      const k = inputs.random([slots, heads, headSize], dtype);
-      const v = inputs.random([slots, heads, headSize], dtype);
+      const k = inputs.random([count, heads, headSize], dtype);
+      const v = inputs.random([count, heads, headSize], dtype);
       const bySequence = <T>(make: (sequence: number) => T) =>
         Array.from({ length: sequences }, (_, s) => make(s));
+      const starts = Array.from({ length: sequences + 1 }, (_, s) => s * fresh);
       const batch = {
         contextLens: inputs.integers([bySequence(() => context)]),
-        queryStarts: inputs.integers([Array.from({ length: sequences + 1 }, (_, s) => s * fresh)]),
+        queryStarts: inputs.integers([starts]),
         sequenceOf: inputs.integers([Array.from({ length: rows }, (_, row) => Math.floor(row / fresh))]),
       };
       const places = inputs.integers(
@@ -78,17 +110,28 @@ function attentionCase(shape: BenchShape, situation: Situation, dtype: Storage, 
         return order[s * pages + Math.floor(position / PAGE_SIZE)]! * PAGE_SIZE + (position % PAGE_SIZE);
       };
       const scale = 1 / Math.sqrt(headSize);
+      const tensors = [qkv.tensor, k.tensor, v.tensor] as const;
+      const own = tile ?? firstFit(k.tensor) ?? FLASH_TILES.at(-1)!;
+      const tiled = kernel === "flash-attention" && {
+        ...batch,
+        tiles: inputs.integers(pairs(attentionTiles(starts, own.rows))),
+        tileRows: own.rows,
+      };
+      const slots = { part: "slots-paged", table: places, pageSize: PAGE_SIZE } as const;
       return {
-        run: () => [
-          paged
-            ? pagedAttention(qkv.tensor, k.tensor, v.tensor, places, PAGE_SIZE, batch, scale)
-            : attention(qkv.tensor, k.tensor, v.tensor, places, batch, scale),
-        ],
+        run() {
+          if (tiled) return [flashAttentionWith(own, ...tensors, slots, tiled, scale)];
+          if (paged) return [pagedAttention(...tensors, places, PAGE_SIZE, batch, scale)];
+          return [attention(...tensors, places, batch, scale)];
+        },
         expected: [attentionOf({ qkv: qkv.at, k: k.at, v: v.at, heads, headSize, scale, visible, slot })],
       };
     },
   };
 }
+
+const pairs = (list: Uint32Array): number[][] =>
+  Array.from({ length: list.length / 2 }, (_, i) => [list[2 * i]!, list[2 * i + 1]!]);
 
 export function kvWriteCases(shape: BenchShape): ShaderCase[] {
   const rows = [...shape.fewRows, shape.manyRows[1]];

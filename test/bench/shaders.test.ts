@@ -51,7 +51,17 @@ describe("bench shaders", () => {
     expect(new Set(cases.map(nameOf)).size).toBe(cases.length);
     expect([...new Set(cases.map((c) => c.kernel))].sort()).toEqual(
       [
-        ["add", "argmax", "attention", "decode-attention", "embedding", "gather-rows", "gelu", "kv-write"],
+        [
+          "add",
+          "argmax",
+          "attention",
+          "decode-attention",
+          "embedding",
+          "flash-attention",
+          "gather-rows",
+          "gelu",
+        ],
+        ["kv-write"],
         ["layernorm", "matmul", "matmul-transposed", "matvec", "merge-attention", "merge-matvec"],
         ["norm-head", "norm-matvec", "norm-qkv", "paged-attention", "softmax"],
       ].flat(),
