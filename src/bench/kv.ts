@@ -31,6 +31,8 @@ export interface KvBenchOptions {
   readonly timing: Timing;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
+  /** See GenerateOptions. */
+  readonly prefillChunk?: number;
   readonly maxSeqLen?: number;
   readonly kvPages?: number;
   readonly signal?: AbortSignal;
@@ -134,6 +136,7 @@ async function runOnce(
   const sequences = makeSequences(model, tokenizer, options);
   const isBatch = sequences.length > 1;
   const timing = timingOf(mode, options.timing);
+  const { prefillChunk } = options;
   const steps: StepResult[] = [];
   let surplus = 0;
   let peakBytes = 0;
@@ -147,7 +150,7 @@ async function runOnce(
     const cache = makeCache(model.gpu, model.cacheShape(options.kvDtype), cacheOptions(model, mode, options));
     const start = performance.now();
     try {
-      for await (const step of generate(model, cache, sequences, { timing })) {
+      for await (const step of generate(model, cache, sequences, { timing, prefillChunk })) {
         totalSeconds = (performance.now() - start) / 1e3;
         if (step.step === 0) timeToFirstTokenSeconds = totalSeconds;
         surplus = step.surplus;

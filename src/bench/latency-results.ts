@@ -66,6 +66,8 @@ export const LATENCY_RESULTS = z.object({
     timing: z.enum(TIMINGS),
     kv: z.enum(CACHE_MODES),
     page_size: count,
+    /** Most rows of prompts computed at once; absent in older files. */
+    prefill_chunk: z.int().min(1).optional(),
     temperature: z.number(),
     top_k: count,
     top_p: z.number(),

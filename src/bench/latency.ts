@@ -25,6 +25,8 @@ export interface LatencyOptions {
   readonly kv: CacheMode;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
+  /** See GenerateOptions. */
+  readonly prefillChunk?: number;
   readonly sampling: SamplingOptions;
   readonly signal?: AbortSignal;
   /** Called after every iteration, warm-up included. */
@@ -124,7 +126,10 @@ async function runBatch(
   let firstTokenSeconds = 0;
   let surplus = 0;
   const start = performance.now();
-  for await (const step of generate(model, cache, sequences, { timing })) {
+  for await (const step of generate(model, cache, sequences, {
+    timing,
+    prefillChunk: options.prefillChunk,
+  })) {
     if (step.step === 0) firstTokenSeconds = (performance.now() - start) / 1e3;
     surplus = step.surplus;
     options.signal?.throwIfAborted();

@@ -239,6 +239,8 @@ export const RESULTS = z.object({
     timing: z.enum(TIMINGS),
     /** Slots. */
     pageSize: count,
+    /** Most rows of prompts computed at once; absent in older files. */
+    prefillChunk: z.int().min(1).optional(),
     /** Tokens that the contiguous cache reserves for a sequence. */
     maxSeqLen: count,
     kernels: z.string(),

@@ -26,6 +26,7 @@ import {
   modelFolder,
   oneOf,
   openOptions,
+  prefillChunkOption,
   type SamplingFlags,
   samplingOptions,
 } from "./options.ts";
@@ -40,6 +41,7 @@ interface BenchKvFlags extends GpuFlags, ModelFlags, CacheFlags, SamplingFlags {
   readonly repeat: number;
   readonly warmup: number;
   readonly timing: Timing;
+  readonly prefillChunk: number;
   readonly out: string;
   readonly lang: Lang;
   readonly json?: boolean;
@@ -88,7 +90,7 @@ export function addBenchKv(bench: Command): void {
     )
     .option("--json", "print results.json to stdout instead of the table");
   addModelOptions(command);
-  addCacheOptions(command);
+  addCacheOptions(command).addOption(prefillChunkOption());
   addSamplingOptions(command);
   addGpuOptions(command, "fast");
   command.action(run);
@@ -177,6 +179,7 @@ function describeOptions(
     warmup,
     timing,
     pageSize,
+    prefillChunk,
     kernels,
   } = flags;
   return {
@@ -194,6 +197,7 @@ function describeOptions(
     warmup,
     timing,
     pageSize,
+    prefillChunk,
     maxSeqLen: flags.maxSeqLen ?? model.config.contextLength,
     kernels,
     ignoreEos: flags.ignoreEos ?? false,

@@ -27,6 +27,7 @@ import {
   type ModelFlags,
   oneOf,
   openOptions,
+  prefillChunkOption,
   type SamplerFlags,
   samplingOptions,
 } from "./options.ts";
@@ -42,6 +43,7 @@ interface BenchLatencyFlags extends GpuFlags, ModelFlags, SamplerFlags {
   readonly timing: Timing;
   readonly kv: CacheMode;
   readonly pageSize: number;
+  readonly prefillChunk: number;
   readonly json?: boolean;
   readonly out?: string;
 }
@@ -78,6 +80,7 @@ export function addBenchLatency(bench: Command): void {
       integer("--page-size", 8, 256),
       DEFAULT_PAGE_SIZE,
     )
+    .addOption(prefillChunkOption())
     .option("--out <file>", "write the results as JSON to this file too")
     .option("--json", "print the results as JSON instead of the table");
   addModelOptions(command);
@@ -144,6 +147,7 @@ function describeOptions(flags: BenchLatencyFlags): LatencyResults["options"] {
     timing: timingOf(flags.kv, flags.timing),
     kv: flags.kv,
     page_size: flags.pageSize,
+    prefill_chunk: flags.prefillChunk,
     temperature: flags.temperature,
     top_k: flags.topK,
     top_p: flags.topP,

@@ -26,6 +26,7 @@ import {
   integer,
   modelFolder,
   openOptions,
+  prefillChunkOption,
   samplingOptions,
 } from "./options.ts";
 import { readText } from "./read-text.ts";
@@ -33,6 +34,7 @@ import { checkVocabulary, withGpu, withModel } from "./with-gpu.ts";
 
 interface GenerateFlags extends GpuFlags, ManyFlags {
   readonly promptFile?: string;
+  readonly prefillChunk: number;
 }
 
 /** `quire generate [prompt…]`: the text streams to stdout, a line of figures goes to stderr. */
@@ -66,7 +68,7 @@ export function generateCommand(program: Command): void {
     .option("--json", "print one JSON object instead of the text");
   addModelOptions(command);
   addKvOption(command);
-  addCacheOptions(command);
+  addCacheOptions(command).addOption(prefillChunkOption());
   addEngineOptions(command);
   addSamplingOptions(command);
   addGpuOptions(command);
@@ -79,7 +81,13 @@ async function run(words: readonly string[], given: GenerateFlags, command: Comm
   const flags = searches ? { ...given, temperature: 0 } : given;
   const prompts = promptsOf(words, flags);
   if (flags.stop.includes("")) throw new BadInput('--stop is ""; wanted a text of at least one character');
-  if (wantsEngine(flags)) checkManyFlags(flags);
+  if (wantsEngine(flags)) {
+    checkManyFlags(flags);
+    if (command.getOptionValueSource("prefillChunk") !== "default")
+      throw new BadInput(
+        "--prefill-chunk is for one sequence; several prompts, samples or beams, and the engine's flags, have --max-batched-tokens",
+      );
+  }
   const tokenizer = await loadTokenizer(modelFolder(flags.model));
   await interruptible((signal) =>
     withGpu(openOptions(flags), (gpu) =>
@@ -125,7 +133,7 @@ async function generateOne(input: ManyInput, flags: GenerateFlags): Promise<void
   let peakBytes = 0;
   let kv = cache.usage();
   try {
-    for await (const step of generate(model, cache, [sequence])) {
+    for await (const step of generate(model, cache, [sequence], { prefillChunk: flags.prefillChunk })) {
       stepSeconds.push(step.seconds);
       peakBytes = Math.max(peakBytes, step.memory.peak);
       kv = step.kv;

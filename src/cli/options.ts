@@ -6,6 +6,7 @@ import type { SamplingOptions } from "../generate/sampler.ts";
 import type { OpenOptions } from "../gpu/gpu.ts";
 import { CACHE_MODES } from "../kv/cache.ts";
 import { WEIGHT_DTYPES, type WeightDtype } from "../model/expected-tensors.ts";
+import { DEFAULT_PREFILL_CHUNK } from "../model/prefill.ts";
 import { PROJECT_FOLDER } from "../packages.ts";
 import { restartDenoWithoutGpu } from "./deno-restart.ts";
 
@@ -124,6 +125,16 @@ export function dtypeOption(): Option {
   )
     .default("f32")
     .argParser(oneOf("--dtype", WEIGHT_DTYPES));
+}
+
+/** --prefill-chunk. */
+export function prefillChunkOption(): Option {
+  return new Option(
+    "--prefill-chunk <rows>",
+    "most tokens of prompts, all sequences together, that are computed at once; fewer take less memory, the tokens are the same (--kv none: a whole prompt at once; the engine: see --max-batched-tokens)",
+  )
+    .default(DEFAULT_PREFILL_CHUNK)
+    .argParser(integer("--prefill-chunk", 1));
 }
 
 /** --model, --dtype, --kv-dtype, --strict. */

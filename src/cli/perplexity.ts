@@ -17,6 +17,7 @@ import {
   type ModelFlags,
   modelFolder,
   openOptions,
+  prefillChunkOption,
 } from "./options.ts";
 import { progressBar } from "./progress.ts";
 import { readText } from "./read-text.ts";
@@ -29,6 +30,7 @@ interface PerplexityFlags extends GpuFlags, ModelFlags, CacheFlags {
   readonly stride?: number;
   readonly maxWindows?: number;
   readonly kv: CacheMode;
+  readonly prefillChunk: number;
   readonly specialTokens: boolean;
   readonly json?: boolean;
 }
@@ -50,7 +52,7 @@ export function perplexityCommand(program: Command): void {
     .option("--json", "print the result as JSON");
   addModelOptions(command);
   addKvOption(command);
-  addCacheOptions(command);
+  addCacheOptions(command).addOption(prefillChunkOption());
   addGpuOptions(command);
   command.action(run);
 }
@@ -77,6 +79,7 @@ async function run(flags: PerplexityFlags): Promise<void> {
             windowLength: flags.window,
             stride: flags.stride,
             maxWindows: flags.maxWindows,
+            prefillChunk: flags.prefillChunk,
             signal,
             onWindow: (_, done, total) => bar.show(done, total),
           });

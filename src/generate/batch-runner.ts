@@ -3,6 +3,7 @@ import { dropRun, type PreparedRun, prepareRun, submitRun } from "../gpu/replay.
 import type { KvCache, Place, RememberingCache } from "../kv/cache.ts";
 import { DecodeStep } from "../model/decode-step.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
+import { prefill } from "../model/prefill.ts";
 import { RING_STEPS, StepState } from "../model/step-state.ts";
 import { NO_TOKEN } from "../ops/sample.ts";
 import type { Sequence } from "./sequence.ts";
@@ -50,6 +51,7 @@ export class BatchRunner {
   private readonly model: Gpt2;
   private readonly cache: KvCache;
   private readonly timing: Timing;
+  private readonly prefillChunk: number | undefined;
   private readonly step: DecodeStep | undefined;
   private readonly state: StepState;
   private readonly rounds: Round[] = [];
@@ -66,12 +68,19 @@ export class BatchRunner {
   /** When the last round came back, in ms. */
   private lastArrival = 0;
 
-  /** Throws OutOfMemory. */
-  constructor(model: Gpt2, cache: KvCache, members: readonly Member[], timing: Timing) {
+  /** Prompts are computed in pieces of up to `prefillChunk` rows. Throws OutOfMemory. */
+  constructor(
+    model: Gpt2,
+    cache: KvCache,
+    members: readonly Member[],
+    timing: Timing,
+    prefillChunk?: number,
+  ) {
     this.model = model;
     this.cache = cache;
     this.members = members;
     this.timing = timing;
+    this.prefillChunk = prefillChunk;
     const shape = {
       sequences: members.length,
       maxContext: Math.max(...members.map(({ sequence }) => lastLength(sequence))),
@@ -135,14 +144,14 @@ export class BatchRunner {
     if (step && timing === "pipelined") this.replayAhead(step);
   }
 
-  /** A forward pass over all that the cache lacks, and a token from its logits. */
+  /** Forward passes over all that the cache lacks, and a token from its logits. */
   private forward(): void {
     const { model, state, members } = this;
     const items = members.map(({ sequence, place }) => ({
       place,
       tokens: sequence.tokens.slice(sequence.computed),
     }));
-    const logits = model.forward(this.cache, items);
+    const logits = prefill(model, this.cache, items, this.prefillChunk);
     try {
       if (this.launched === 0) {
         // The sampler looks up the slot of the token that it chooses.

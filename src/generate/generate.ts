@@ -43,6 +43,8 @@ export interface GenerateOptions {
    * the steps of the round. The tokens are the same.
    */
   readonly timing?: Timing;
+  /** Most rows of prompts that are computed at once, see prefill.ts; the tokens are the same. */
+  readonly prefillChunk?: number | undefined;
 }
 
 /**
@@ -56,7 +58,7 @@ export async function* generate(
   model: Gpt2,
   cache: KvCache,
   sequences: readonly Sequence[],
-  { timing = "pipelined" }: GenerateOptions = {},
+  { timing = "pipelined", prefillChunk }: GenerateOptions = {},
 ): AsyncGenerator<GeneratedStep> {
   const { memory } = model.gpu;
   let members: Member[] = [];
@@ -75,7 +77,7 @@ export async function* generate(
         runner = undefined;
       }
       const mayLaunch = runner === undefined || isWhole;
-      runner ??= new BatchRunner(model, cache, members, timing);
+      runner ??= new BatchRunner(model, cache, members, timing, prefillChunk);
       const row = await runner.next(mayLaunch);
       const batch = runner;
       const tokens = members.map((member): GeneratedToken => {

@@ -1,6 +1,7 @@
 import { BadInput } from "../check.ts";
 import type { KvCache } from "../kv/cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
+import { DEFAULT_PREFILL_CHUNK } from "../model/prefill.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { scope, Tensor } from "../tensor.ts";
 
@@ -19,6 +20,8 @@ export interface PerplexityOptions {
   readonly stride?: number;
   /** Windows to compute at most. */
   readonly maxWindows?: number;
+  /** Most rows of a window that are computed at once; a cache that forgets has to compute a window whole. */
+  readonly prefillChunk?: number;
   readonly signal?: AbortSignal;
   readonly onWindow?: (window: Window, done: number, total: number) => void;
 }
@@ -53,6 +56,7 @@ export async function perplexity(
   const { contextLength, vocabSize } = model.config;
   const length = options.windowLength ?? contextLength;
   const stride = options.stride ?? length;
+  const chunk = cache.remembers ? (options.prefillChunk ?? DEFAULT_PREFILL_CHUNK) : length;
   if (ids.length < 2)
     throw new BadInput(
       `perplexity: the text has ${ids.length} tokens; at least 2 are needed to predict one from the other`,
@@ -81,7 +85,7 @@ export async function perplexity(
     const inputs = ids.slice(start, Math.min(start + length, ids.length - 1));
     const firstRow = predicted - start - 1;
     const targets = ids.slice(predicted, start + inputs.length + 1);
-    const nll = await windowNll(model, cache, inputs, firstRow, targets);
+    const nll = await windowNll(model, cache, inputs, firstRow, targets, chunk);
     predicted += targets.length;
     const window = { start, count: targets.length, nll };
     windows.push(window);
@@ -92,35 +96,57 @@ export async function perplexity(
   return { windows, count, meanNll, perplexity: Math.exp(meanNll) };
 }
 
-/** −Σ log p of `targets`, the first of which follows row `firstRow` of the window. */
+/** −Σ log p of `targets`, the first of which follows row `firstRow` of the window; the window in pieces of up to `chunk` rows. */
 async function windowNll(
   model: Gpt2,
   cache: KvCache,
   inputs: readonly number[],
   firstRow: number,
   targets: readonly number[],
+  chunk: number,
 ): Promise<number> {
   const place = cache.open();
-  let hidden: Tensor | undefined;
+  const scratch = { rows: Math.min(chunk, inputs.length), samples: 0 };
   try {
-    hidden = model.hidden(cache, [{ place, tokens: inputs }]);
     let nll = 0;
-    for (let i = 0; i < targets.length; i += LOGIT_ROWS) {
-      const some = targets.slice(i, i + LOGIT_ROWS);
-      const logits = logitsOfRows(model, hidden, firstRow + i, some.length);
+    for (let start = 0; start < inputs.length; start += chunk) {
+      const tokens = inputs.slice(start, start + chunk);
+      const skipped = Math.min(tokens.length, Math.max(0, firstRow - start));
+      const first = start + skipped - firstRow;
+      const here = targets.slice(Math.max(0, first), Math.max(0, start + tokens.length - firstRow));
+      const hidden = model.hidden(cache, [{ place, tokens }], undefined, scratch);
       try {
-        const values = await logits.read();
-        some.forEach((target, r) => {
-          nll -= logProbability(values.subarray(r * logits.cols, (r + 1) * logits.cols), target);
-        });
+        for (let i = 0; i < here.length; i += LOGIT_ROWS)
+          nll = await subtractLogs(model, hidden, skipped + i, here.slice(i, i + LOGIT_ROWS), nll);
       } finally {
-        logits.free();
+        hidden.free();
       }
     }
     return nll;
   } finally {
-    hidden?.free();
     cache.close(place);
+  }
+}
+
+/** `nll` less log p of `targets`, which follow the rows of `hidden` from `first` on. */
+async function subtractLogs(
+  model: Gpt2,
+  hidden: Tensor,
+  first: number,
+  targets: readonly number[],
+  nll: number,
+): Promise<number> {
+  const logits = logitsOfRows(model, hidden, first, targets.length);
+  try {
+    const values = await logits.read();
+    // One sum over the whole window: its pieces must not change a bit of it.
+    return targets.reduce(
+      (sum, target, r) =>
+        sum - logProbability(values.subarray(r * logits.cols, (r + 1) * logits.cols), target),
+      nll,
+    );
+  } finally {
+    logits.free();
   }
 }
 

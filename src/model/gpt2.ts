@@ -83,9 +83,13 @@ export class Gpt2 {
   }
 
   /** Like `forward`, but what comes out of the last layer norm, for every new token: [T, C]. `head` makes it logits. */
-  hidden(cache: KvCache, items: readonly BatchItem[], trace: Trace = noTrace): Tensor {
-    const { rows } = stepSize(items);
-    return this.run(cache, items, trace, { rows, samples: 0 }, (x) => {
+  hidden(
+    cache: KvCache,
+    items: readonly BatchItem[],
+    trace: Trace = noTrace,
+    scratch = { ...stepSize(items), samples: 0 },
+  ): Tensor {
+    return this.run(cache, items, trace, scratch, (x) => {
       const out = this.norm(x, this.weights.lnF); // [T, C]
       trace("ln_f", out);
       return out;

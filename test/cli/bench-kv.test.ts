@@ -50,13 +50,24 @@ describe("quire bench kv", () => {
 
   it("--json prints results.json alone to stdout, with the options as they were given", async () => {
     const flags = ["--modes", "paged,none", "--seed", "18446744073709551615", "--repeat", "2"];
-    const more = ["--page-size", "8", "--top-k", "5", "--max-seq-len", "64", "--ignore-eos"];
+    const more = [
+      "--prefill-chunk",
+      "4",
+      "--page-size",
+      "8",
+      "--top-k",
+      "5",
+      "--max-seq-len",
+      "64",
+      "--ignore-eos",
+    ];
     const outcome = await bench("-n", "1", "--warmup", "0", ...flags, ...more, "--json");
     const results = RESULTS.parse(JSON.parse(outcome.out));
     expect(results).toEqual(written());
     expect(results.options).toMatchObject({
       prompt,
       newTokens: 1,
+      prefillChunk: 4,
       modes: ["paged", "none"],
       temperature: 0.7,
       topK: 5,

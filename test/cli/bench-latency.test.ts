@@ -35,7 +35,18 @@ describe("quire bench latency", () => {
 
   it("--json prints the results alone, and --out writes the same to a file", async () => {
     const file = join(folder, "a", "latency.json");
-    const more = ["--kv", "contiguous", "--timing", "visible", "--top-k", "5", "--seed", "7"];
+    const more = [
+      "--kv",
+      "contiguous",
+      "--timing",
+      "visible",
+      "--top-k",
+      "5",
+      "--seed",
+      "7",
+      "--prefill-chunk",
+      "3",
+    ];
     const { out } = await bench(...SHORT, ...more, "--json", "--out", file);
     const results = LATENCY_RESULTS.parse(JSON.parse(out));
     expect(JSON.parse(readFileSync(file, "utf8"))).toEqual(results);
@@ -47,6 +58,7 @@ describe("quire bench latency", () => {
       timing: "visible",
       kv: "contiguous",
       top_k: 5,
+      prefill_chunk: 3,
       seed: "7",
     });
     expect(results.model).toMatchObject({ name: "tiny", dtype: "f32" });

@@ -99,6 +99,14 @@ describe("quire generate", () => {
     expect(forward).not.toHaveBeenCalled();
   });
 
+  it("--prefill-chunk bounds the memory of the prompt and changes no token", async () => {
+    const fill = vi.spyOn(Gpt2.prototype, "fill");
+    const { out } = await generate(prompt, "-n", "2", "--temperature", "0", "--prefill-chunk", "3");
+    expect(out).toBe(`${tokenizer.decode(greedy.slice(0, 2))}\n`);
+    // 7 tokens: two pieces before the one with the last token.
+    expect(fill.mock.calls.map(([, [item]]) => item!.tokens.length)).toEqual([3, 1]);
+  });
+
   it("a cache without a slot for the last token is enough", async () => {
     const flags = ["-n", "2", "--temperature", "0", "--kv", "contiguous", "--max-seq-len", "8"];
     const { exitCode } = await generate(prompt, ...flags);
@@ -113,6 +121,11 @@ describe("quire generate", () => {
     [["It", "--stop", ""], /^--stop is ""/],
     [["It", "-n", "0"], /^--max-new-tokens is "0"/],
     [["It", "--model", "none"], /^--model is "none"/],
+    [["It", "--prefill-chunk", "0"], /^--prefill-chunk is "0"; wanted an integer of at least 1$/],
+    [
+      ["It", "--prefill-chunk", "8", "--n", "2"],
+      /^--prefill-chunk is for one sequence; .*--max-batched-tokens$/,
+    ],
   ])("refuses %j", async (args, message) => {
     const { out, error, exitCode } = await generate(...args);
     expect([out, exitCode]).toEqual(["", 2]);

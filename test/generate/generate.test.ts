@@ -91,6 +91,19 @@ describe.each(CACHE_MODES)("greedy, cache %s", (mode) => {
     });
   });
 
+  test("prompts in pieces of 1, 3, 7 rows give the same tokens, sampled too", async () => {
+    const sampling = { temperature: 5, seed: 3 };
+    const tokens = async (prefillChunk?: number) => {
+      const prompts = [9, 1, 14].map((length, i) => tokensOf(i, length));
+      const sequences = prompts.map((prompt, id) => sequence({ id, prompt, maxNewTokens: 2, sampling }));
+      const [first] = await run(mode, sequences, { prefillChunk });
+      expect(first!.computedTokens).toBe(24);
+      return sequences.map(generated);
+    };
+    const whole = await tokens();
+    for (const chunk of [1, 3, 7]) expect(await tokens(chunk)).toEqual(whole);
+  });
+
   test("computes a prompt once, then a token a step; without a cache everything each step", async () => {
     const steps = await run(mode, [sequence({ prompt: tokensOf(0, 9), maxNewTokens: 4 })]);
     expect(steps.map((s) => s.computedTokens)).toEqual(mode === "none" ? [9, 10, 11, 12] : [9, 1, 1, 1]);

@@ -56,6 +56,13 @@ describe("perplexity", () => {
     expect(perplexity).toBeCloseTo(Math.exp(meanNll), 12);
   });
 
+  test.each(CACHE_MODES)("is the same bit for bit with windows in pieces, cache %s", async (mode) => {
+    const options = { windowLength: 20, stride: 8, maxWindows: 3 };
+    const whole = await measure(IDS, options, mode);
+    for (const prefillChunk of [1, 7, 20])
+      expect(await measure(IDS, { ...options, prefillChunk }, mode)).toEqual(whole);
+  });
+
   test("predicts the token after each of a window's, from the window's tokens alone", async () => {
     const { windows } = await measure(IDS.slice(0, 9), { windowLength: 4 });
     expect(places(windows)).toEqual([
