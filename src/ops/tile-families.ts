@@ -13,7 +13,7 @@ export const TILE_FAMILIES = {
   /** Products in f32 registers. */
   registers: {
     tiles: ["register-tile-"],
-    shaders: ["matmul-registers", "product", "activation", "storage-f32"],
+    shaders: ["matmul-registers", "matmul-tiles", "product", "activation", "storage-f32"],
   },
 } as const satisfies Record<string, TileShaders>;
 
