@@ -1,8 +1,9 @@
 import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
+import { chooseTile } from "../gpu/tuning.ts";
 import { shapeText, Tensor } from "../tensor.ts";
-import { matrixTile } from "./matrix-form.ts";
+import { hasMatrixForm, matrixTile } from "./matrix-form.ts";
 import { checkProduct, type Epilogue, epilogueCode, productSizes, productWork } from "./product.ts";
 import { storagePart } from "./storage.ts";
 
@@ -39,12 +40,17 @@ function grid(rows: number, columns: number, [across, down]: readonly [number, n
   return [Math.ceil(columns / across), Math.ceil(rows / down)];
 }
 
-/** The largest tile of which a product of [rows, columns] fills a GPU; undefined where none does. */
-function registerTile(rows: number, columns: number) {
-  return REGISTER_TILES.find((tile) => {
-    const [across, down] = grid(rows, columns, [tile.columns, tile.rows]);
+/**
+ * The tile for a product x [rows, K] · w: the one that was measured to be fastest there, if any, else the largest of which it
+ * fills a GPU; undefined where none does. Results do not depend on it.
+ */
+function registerTile(gpu: Gpu, rows: number, w: Tensor) {
+  const own = REGISTER_TILES.find((tile) => {
+    const [across, down] = grid(rows, w.cols, [tile.columns, tile.rows]);
     return across * down >= MANY_TILES && rows > tile.rows / 2;
   });
+  const part = chooseTile(gpu.tuning?.registers, rows, w.cols, own?.part ?? "none", w.rows);
+  return REGISTER_TILES.find((tile) => tile.part === part);
 }
 
 /**
@@ -53,7 +59,7 @@ function registerTile(rows: number, columns: number) {
  */
 export function matmulTier(gpu: Gpu, rows: number, w: Tensor): "blocks" | "tiles" | "registers" {
   if (gpu.forms === "software") return "blocks";
-  return registerTile(rows, w.cols) ? "registers" : "tiles";
+  return registerTile(gpu, rows, w) ? "registers" : "tiles";
 }
 
 /** Everything that matmul and matvec have in common: they are one operation in two forms. */
@@ -98,12 +104,19 @@ export function matmul(
   options: { readonly tier?: MatmulTier; readonly dtype?: "f32" | "f16" } = {},
 ): Tensor {
   const { tier = matmulTier(x.gpu, x.rows, w), dtype = "f32" } = options;
-  if (tier === "matrix") return matrixMatmul(x, w, bias, epilogue, dtype);
+  if (tier === "matrix") {
+    check(
+      hasMatrixForm(x.gpu, w),
+      () =>
+        `matmul: w is ${w.dtype} ${shapeText(w.shape)}; tensor cores need f16, K and N in eights, and a device that has them`,
+    );
+    return matrixMatmul(x, w, bias, epilogue, dtype);
+  }
   check(dtype === "f32", () => `matmul: dtype is ${dtype} and tier ${tier}; only "matrix" gives f16`);
   const { y, buffers, parts, constants, work } = productArguments("matmul", x, w, bias, epilogue);
   const { rows } = x;
   if (tier === "registers") {
-    const tile = registerTile(rows, w.cols) ?? REGISTER_TILES.at(-1)!;
+    const tile = registerTile(x.gpu, rows, w) ?? REGISTER_TILES.at(-1)!;
     const params = { rows, depth: x.cols, k_quads: x.stride / 4 };
     const { EPILOGUE, N_QUADS } = constants;
     registers.run(x.gpu, buffers, params, grid(rows, w.cols, [tile.columns, tile.rows]), {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { halfBits, halfToFloat } from "../../src/half.ts";
 import { MATMUL_TIERS, type MatmulTier, matmul, matmulTier } from "../../src/ops/matmul.ts";
-import { hasMatrixForm } from "../../src/ops/matrix-form.ts";
+import { hasMatrixUnits } from "../../src/ops/matrix-form.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
@@ -13,9 +13,7 @@ import type { TableDtype } from "./table-of.ts";
 
 const gpu = await openTestGpu();
 
-const probe = Tensor.empty(gpu, [4, 4], { dtype: "f16" });
-const matrixHere = hasMatrixForm(gpu, probe);
-probe.free();
+const matrixHere = hasMatrixUnits(gpu);
 
 /** Those that share one order of sums, and so have the same bits. */
 const SAME_BITS = MATMUL_TIERS.filter((tier) => tier !== "matrix");
@@ -45,6 +43,7 @@ const SHAPES = [
     N: 65,
     why: "one past a workgroup of any but the largest, one past a share behind a group",
   },
+  { rows: 33, K: 200, N: 72, why: "what tensor cores take, too: K and N in eights, but no whole tile" },
   { rows: 4, K: 768, N: 72, why: "GPT-2's width" },
   { rows: 17, K: 769, N: 3, why: "odd depth" },
   { rows: 1, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
@@ -56,9 +55,9 @@ const SHAPES = [
 
 /** Those that say something of a tier; of its other dtypes than f32, which differ in how a quad is unpacked, a few. */
 const shapesOf = (tier: MatmulTier, dtype: TableDtype) =>
-  SHAPES.filter((shape) => !("only" in shape) || (shape.only === tier && dtype === "f32")).filter(
-    ({ rows, K }) => dtype === "f32" || tier === "matrix" || (rows <= 65 && K <= 217),
-  );
+  SHAPES.filter((shape) => !("only" in shape) || (shape.only === tier && dtype === "f32"))
+    .filter(({ rows, K }) => dtype === "f32" || tier === "matrix" || (rows <= 65 && K <= 217))
+    .filter(({ K, N }) => tier !== "matrix" || (K % 8 === 0 && N % 8 === 0));
 
 interface Case {
   x: Float32Array;
@@ -96,6 +95,9 @@ for (const { tier, dtype, skip } of TABLE)
     // Tensor cores are given halves, and cut off what other units round.
     const byMatrix = tier === "matrix";
     const sumsNmse = byMatrix ? 1e-9 : TOLERANCE.matmul[dtype].nmse;
+    /** Columns, and depth: odd where the kernel takes them. */
+    const side = byMatrix ? 72 : 65;
+    const deep = byMatrix ? 216 : 217;
     const run = (given: Case) => product(given, dtype, tier);
     const expected = ({ x, w, bias, residual, gelu }: Case) =>
       reference.matmul(
@@ -116,8 +118,8 @@ for (const { tier, dtype, skip } of TABLE)
     });
 
     test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
-      for (const changed of [{ x: VALUES[name](17, 65, 4) }, { w: VALUES[name](65, 65, 5) }]) {
-        const given = { ...uniform(17, 65, 65), ...changed };
+      for (const changed of [{ x: VALUES[name](17, side, 4) }, { w: VALUES[name](side, side, 5) }]) {
+        const given = { ...uniform(17, side, side), ...changed };
         const { values, magnitudes, terms } = expected(given);
         const y = await run(given);
         expectWithinSumBound(y.values, values, magnitudes, terms + more);
@@ -128,16 +130,16 @@ for (const { tier, dtype, skip } of TABLE)
     test.each([
       { epilogue: { gelu: "gelu-tanh" } },
       { epilogue: { gelu: "gelu-erf" } },
-      { epilogue: { residual: randomFloats(6, 17 * 65) } },
+      { epilogue: { residual: randomFloats(6, 17 * side) } },
     ] as const)("epilogue %#", async ({ epilogue }) => {
-      const given = { ...uniform(17, 65, 65), ...epilogue };
+      const given = { ...uniform(17, side, side), ...epilogue };
       const y = await run(given);
       expectClose(y.values, expected(given).values, matmulTolerance(768, dtype));
       if (!byMatrix) expect(y.values).toEqual((await product(given, dtype, "blocks")).values);
     });
 
     test("the identity matrix gives back x plus the bias, to the bit", async () => {
-      const N = 65;
+      const N = side;
       const w = Float32Array.from({ length: N * N }, (_, i) => (i % (N + 1) === 0 ? 1 : 0));
       const x = randomFloats(7, 5 * N);
       const { values } = await run({ x, w, bias: new Float32Array(N) });
@@ -147,27 +149,27 @@ for (const { tier, dtype, skip } of TABLE)
     });
 
     test("a row alone and the row in a batch are the same bits", async () => {
-      const given = uniform(17, 769, 65);
+      const given = uniform(17, deep, side);
       const batch = (await run(given)).values;
       for (const r of [0, 3, 16]) {
-        const alone = await run({ ...given, x: given.x.slice(r * 769, (r + 1) * 769) });
-        expect(alone.values).toEqual(batch.slice(r * 65, (r + 1) * 65));
+        const alone = await run({ ...given, x: given.x.slice(r * deep, (r + 1) * deep) });
+        expect(alone.values).toEqual(batch.slice(r * side, (r + 1) * side));
       }
     });
 
     test("the same call 20 times gives the same bits", async () => {
-      const { x, w, bias } = uniform(5, 65, 65);
-      const a = Tensor.from(gpu, [5, 65], x);
+      const { x, w, bias } = uniform(5, side, side);
+      const a = Tensor.from(gpu, [5, side], x);
       const matrix = matrixOf(gpu, w, bias, dtype);
       await expectSameBits(() => matmul(a, matrix.w, matrix.bias, undefined, { tier }));
       for (const tensor of [a, matrix.w, matrix.bias]) tensor.free();
     });
 
     test("a NaN in w stays in its column, and one in x in its row", async () => {
-      const [rows, K, N] = [5, 27, 8];
+      const [rows, K, N] = [5, byMatrix ? 24 : 27, 8];
       const given = uniform(rows, K, N);
-      if (dtype !== "i8") given.w[26 * N + 7] = Number.NaN; // a byte cannot say it
-      given.x[4 * K + 26] = Number.NaN;
+      if (dtype !== "i8") given.w[K * N - 1] = Number.NaN; // a byte cannot say it
+      given.x[rows * K - 1] = Number.NaN;
       const { values } = await run(given);
       const spoilt = (i: number) => (dtype !== "i8" && i % N === 7) || Math.floor(i / N) === 4;
       expect([...values].map(Number.isNaN)).toEqual(Array.from(values, (_, i) => spoilt(i)));
@@ -175,8 +177,8 @@ for (const { tier, dtype, skip } of TABLE)
   });
 
 describe("the choice of a tier", () => {
-  test("a CPU has blocks, a GPU tiles and, where there are enough, registers", async () => {
-    const w = (columns: number) => ({ cols: columns }) as Tensor;
+  test("a CPU has blocks, a GPU tiles and, where there are enough, registers", () => {
+    const w = (cols: number) => ({ rows: 768, cols }) as Tensor;
     const asGpu = { forms: "gpu" } as Gpu;
     expect(matmulTier({ forms: "software" } as Gpu, 4096, w(4096))).toBe("blocks");
     expect(matmulTier(asGpu, 20, w(768))).toBe("tiles");
@@ -184,6 +186,14 @@ describe("the choice of a tier", () => {
     expect(matmulTier(asGpu, 512, w(768))).toBe("registers");
     expect(matmulTier(asGpu, 64, w(6144))).toBe("registers");
     expect(matmulTier(asGpu, 4096, w(4096))).toBe("registers");
+  });
+
+  test("is a measured one where there is a table: tiles of registers for few rows, too", () => {
+    const tuned = (tile: string) =>
+      ({ forms: "gpu", tuning: { registers: [{ rows: 20, columns: 768, tile }] } }) as unknown as Gpu;
+    const w = { rows: 768, cols: 768 } as Tensor;
+    expect(matmulTier(tuned("register-tile-64"), 20, w)).toBe("registers");
+    expect(matmulTier(tuned("default"), 20, w)).toBe("tiles");
   });
 
   test("does not show in the result", async () => {
@@ -241,6 +251,12 @@ describe("wrong calls", () => {
   test("weights are no integers", () => {
     const integers = Tensor.empty(gpu, [8, 5], { dtype: "u32", label: "h.0.attn" });
     expect(() => matmul(x, integers, bias)).toThrow("storage: h.0.attn is u32; wanted f32, f16 or i8");
+  });
+
+  test.skipIf(matrixHere)("tensor cores are there", () => {
+    expect(() => matmul(x, w, bias, undefined, { tier: "matrix" })).toThrow(
+      "matmul: w is f32 [8, 5]; tensor cores need f16, K and N in eights, and a device that has them",
+    );
   });
 
   test("halves are what tensor cores give", () => {
