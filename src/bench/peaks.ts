@@ -2,7 +2,8 @@ import type { Gpu } from "../gpu/gpu.ts";
 import { matmul } from "../ops/matmul.ts";
 import { type MeasureOptions, measureShader } from "./measure-shader.ts";
 import type { ShaderCase } from "./shader-case.ts";
-import { addCase, headCase, productCase } from "./shader-cases.ts";
+import { addCase, headCase } from "./shader-cases.ts";
+import { productCase } from "./shader-cases-product.ts";
 import type { ShaderInputs } from "./shader-inputs.ts";
 
 /** A rate that this run reached, and the kernel that reached it. */

@@ -1,3 +1,4 @@
+import type { Gpu } from "../gpu/gpu.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Tolerance } from "./shader-check.ts";
 import type { ShaderInputs, Values } from "./shader-inputs.ts";
@@ -8,6 +9,8 @@ export interface ShaderCase {
   /** Storage of weights or of keys and values, then epilogue and constants where they are not the op's own choice. */
   readonly variant: string;
   readonly shape: string;
+  /** Can it run on this device in reasonable time? Always, if not given. */
+  readonly suits?: (gpu: Gpu) => boolean;
   /** Bytes of every input that the result depends on, each counted once. */
   readonly readBytes: number;
   /** Bytes of the result. */
@@ -40,6 +43,8 @@ export interface BenchShape {
   readonly manyRows: readonly [number, number];
   /** Tokens that a decode step sees. */
   readonly contexts: readonly [number, number];
+  /** What the rungs of matmul's ladder are given: rows of a block's products, and the side of a square product. */
+  readonly ladder: { readonly rows: number; readonly square: number };
 }
 
 export const SHAPES = {
@@ -52,6 +57,7 @@ export const SHAPES = {
     fewRows: [1, 16],
     manyRows: [64, 512],
     contexts: [100, 1000],
+    ladder: { rows: 512, square: 4096 },
   },
   tiny: {
     name: "novels-en",
@@ -62,6 +68,7 @@ export const SHAPES = {
     fewRows: [1, 4],
     manyRows: [16, 64],
     contexts: [20, 100],
+    ladder: { rows: 16, square: 128 },
   },
 } as const satisfies Record<string, BenchShape>;
 

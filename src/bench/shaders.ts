@@ -102,7 +102,11 @@ export function defaultShape(gpu: Gpu): ShapeName {
  */
 export async function benchShaders(gpu: Gpu, options: ShaderBenchOptions = {}): Promise<ShaderBenchResults> {
   const { shape = defaultShape(gpu), filter, repeat = 5, signal, onProgress } = options;
-  const cases = matching(options.cases ?? shaderCases(SHAPES[shape]), filter);
+  const all = options.cases ?? shaderCases(SHAPES[shape]);
+  const cases = matching(
+    all.filter((c) => c.suits?.(gpu) ?? true),
+    filter,
+  );
   const rotateBytes = options.rotateBytes ?? (gpu.info.software ? 0 : ROTATE_BYTES);
   const arenaBytes = gpu.info.software && shape === "tiny" ? SMALL_ARENA : LARGE_ARENA;
   const measureOptions = { passes: repeat, rotateBytes };

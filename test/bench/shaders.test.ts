@@ -6,6 +6,7 @@ import { ShaderInputs } from "../../src/bench/shader-inputs.ts";
 import { shadersText } from "../../src/bench/shader-table.ts";
 import { benchShaders, nameOf } from "../../src/bench/shaders.ts";
 import { BadInput } from "../../src/check.ts";
+import { MATMUL_TIERS } from "../../src/ops/matmul.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
 
@@ -29,7 +30,7 @@ describe("bench shaders", () => {
       repeat: 1,
       onProgress: (_done, _total, name) => names.push(name),
     });
-    const cases = shaderCases(SHAPES.tiny);
+    const cases = shaderCases(SHAPES.tiny).filter((c) => c.suits?.(gpu) ?? true);
     expect(results.cases.filter((c) => !c.ok)).toEqual([]);
     expect(results.ok).toBe(true);
     expect(results.cases.map(nameOf)).toEqual(cases.map(nameOf));
@@ -67,6 +68,9 @@ describe("bench shaders", () => {
       ].flat(),
     );
     expect(cases.map(nameOf)).toContain("matmul-transposed f16 head 16×768×50257");
+    for (const tier of MATMUL_TIERS)
+      expect(cases.some((c) => c.kernel === "matmul" && c.variant.startsWith(tier))).toBe(true);
+    expect(cases.map(nameOf)).toContain("matmul matrix, f16 square 4096×4096×4096");
     for (const kernel of ["embedding", "matmul", "matvec", "matmul-transposed"])
       expect(cases.some((c) => c.kernel === kernel && c.variant.startsWith("int8"))).toBe(true);
   });
