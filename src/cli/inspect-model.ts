@@ -30,6 +30,7 @@ import {
 import { parseDefinition } from "../tokenizer/definition.ts";
 import { readSource } from "../tokenizer/tokenizer-files.ts";
 import { loadTokenizer } from "../tokenizer.ts";
+import { type InspectedPlan, inspectPlan, type PlanOptions } from "./inspect-plan.ts";
 
 /** Changes whenever a field of `quire inspect --json` changes its meaning. */
 export const INSPECT_SCHEMA = "quire-inspect/1";
@@ -40,6 +41,10 @@ export interface InspectOptions {
   readonly pageSize: number;
   /** Tokens of each sequence in a paged cache. Default: the model's context. */
   readonly length?: number;
+  /** Most tokens of a prompt that are computed at once. */
+  readonly prefillChunk: number;
+  /** A step to plan. */
+  readonly plan?: PlanOptions | undefined;
   /** Bytes of GPU memory to fill with sequences. */
   readonly memory?: number;
 }
@@ -87,8 +92,10 @@ export interface Inspection {
     readonly slotBytes: number;
     readonly fullContextBytes: number;
   };
-  /** The prefill of one sequence of `length` tokens. */
-  readonly prefill: StepBytes & { readonly length: number };
+  /** The prefill of one sequence of `length` tokens, in pieces of at most `chunk`. */
+  readonly prefill: StepBytes & { readonly length: number; readonly chunk: number };
+  /** Null where it was not asked for. */
+  readonly memoryPlan: InspectedPlan | null;
   /** Sequences that fit --memory; null without it, -1 where not even the weights fit. */
   readonly fit: {
     readonly memory: number;
@@ -118,9 +125,11 @@ export interface Inspection {
 export async function inspectModel(path: string, options: InspectOptions): Promise<Inspection> {
   const folder = (await listFolder(path)) === undefined ? dirname(path) : path;
   const config = await loadConfig(folder);
-  const { dtype, kvDtype, pageSize, memory, length = config.contextLength } = options;
+  const { dtype, kvDtype, pageSize, memory, length = config.contextLength, prefillChunk, plan } = options;
   if (length > config.contextLength)
     throw new BadInput(`--length is ${length}; wanted at most ${config.contextLength}, the model's context`);
+  const memoryPlan = plan ? inspectPlan(config, plan) : null;
+  const chunk = Math.min(length, prefillChunk);
   const expected = expectedTensors(config);
   const stored = await readCheckpoint(path, config, expected);
   const tensors = expected.map((tensor) => inspected(tensor, stored.tensors.get(tensor.name), dtype));
@@ -141,9 +150,12 @@ export async function inspectModel(path: string, options: InspectOptions): Promi
       slotBytes: slotBytes(shape),
       fullContextBytes: config.contextLength * slotBytes(shape),
     },
-    prefill: { length, ...stepBytes(config, length, 1) },
+    prefill: { length, chunk, ...stepBytes(config, chunk, 1) },
+    memoryPlan,
     fit:
-      memory === undefined ? null : sequencesThatFit(config, shape, gpuBytes, { memory, length, pageSize }),
+      memory === undefined
+        ? null
+        : sequencesThatFit(config, shape, gpuBytes, chunk, { memory, length, pageSize }),
     ...(await readTokenizer(folder)),
   };
 }
@@ -159,21 +171,22 @@ function sequencesThatFit(
   config: ModelConfig,
   shape: CacheShape,
   weights: number,
+  chunk: number,
   budget: Budget,
 ): Inspection["fit"] {
   const { memory, length, pageSize } = budget;
   const strips = (n: number) => contiguousBytes(shape, n, config.contextLength);
   const pages = (n: number) => pagedBytes(shape, n, length, pageSize);
   const most = (cache: (n: number) => number) =>
-    mostThatFit(memory, (n) => weights + (n === 0 ? 0 : cache(n) + largestStep(config, length, n)));
+    mostThatFit(memory, (n) => weights + (n === 0 ? 0 : cache(n) + largestStep(config, chunk, n)));
   const [contiguous, paged] = [most(strips), most(pages)];
   const cacheBytes = Math.max(strips(Math.max(0, contiguous)), pages(Math.max(0, paged)));
   return { ...budget, contiguous, paged, layerBufferBytes: cacheBytes / (2 * config.layers) };
 }
 
-/** Of the two kinds of step that a server makes: one prompt of `length` tokens, or one token of each sequence. */
-function largestStep(config: ModelConfig, length: number, sequences: number): number {
-  return Math.max(stepBytes(config, length, 1).total, stepBytes(config, sequences, sequences).total);
+/** Of the two kinds of step that a server makes: `chunk` tokens of one prompt, or one token of each sequence. */
+function largestStep(config: ModelConfig, chunk: number, sequences: number): number {
+  return Math.max(stepBytes(config, chunk, 1).total, stepBytes(config, sequences, sequences).total);
 }
 
 function inspected(

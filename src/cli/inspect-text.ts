@@ -3,6 +3,8 @@ import { shapeText } from "../check.ts";
 import { oneLine } from "../formats/quote.ts";
 import { TENSOR_KINDS } from "../model/expected-tensors.ts";
 import type { InspectedTensor, Inspection } from "./inspect-model.ts";
+import { planText } from "./inspect-plan-text.ts";
+import { table } from "./text-table.ts";
 
 /** Of a list of names or problems, as many are printed; --json has them all. */
 const MAX_LISTED = 8;
@@ -12,10 +14,20 @@ const MAX_NAME = 80;
 /** What Dawn on NVIDIA's GPUs offers as maxStorageBufferBindingSize, the most that we have seen. */
 const LARGEST_BINDING = 2 ** 31 - 4;
 
-/** The inspection for people, in sections that a terminal of 100 columns holds. */
+/**
+ * The inspection for people, in sections that a terminal of 110 columns holds. With a memory plan it is that plan, the model and its
+ * problems.
+ */
 export function inspectionText(inspection: Inspection, { everyTensor = false } = {}): string {
-  const sections: [title: string, lines: readonly string[]][] = [
-    [inspection.path, model(inspection)],
+  const { path, memoryPlan } = inspection;
+  if (memoryPlan !== null)
+    return sectionsText([
+      [path, model(inspection)],
+      ["Memory plan", planText(memoryPlan)],
+      ["Problems", problems(inspection)],
+    ]);
+  return sectionsText([
+    [path, model(inspection)],
     ["Files", files(inspection)],
     ["Tensors", everyTensor ? tensorTable(inspection.tensors) : kindTable(inspection.tensors)],
     ["Tokenizer", tokenizer(inspection)],
@@ -23,10 +35,14 @@ export function inspectionText(inspection: Inspection, { everyTensor = false } =
     ["Largest step", prefill(inspection)],
     ["What fits", whatFits(inspection)],
     ["Problems", problems(inspection)],
-  ];
+  ]);
+}
+
+/** Sections without lines are left out. */
+function sectionsText(sections: readonly (readonly [title: string, lines: readonly string[]])[]): string {
   return sections
     .filter(([, lines]) => lines.length > 0)
-    .map(([title, lines]) => `${[title, ...lines.map((line) => `  ${line}`)].join("\n")}\n`)
+    .map(([title, lines]) => `${[title, ...lines.map((line) => `  ${line}`.trimEnd())].join("\n")}\n`)
     .join("\n");
 }
 
@@ -128,10 +144,10 @@ function kv({ config: c, kv }: Inspection): string[] {
 }
 
 function prefill({ prefill: p }: Inspection): string[] {
+  const pieces = p.length > p.chunk ? `, in pieces of ${formatCount(p.chunk)} rows` : "";
   return [
-    `about ${formatBytes(p.total)} to compute a prompt of ${formatCount(p.length)} tokens with a cache:`,
-    `activations ${formatBytes(p.activations)} (buffers of the same size are reused: 4 of [T, C], one of [T, 3 · C],`,
-    `one of [T, MLP], one row of logits), integer arrays ${formatBytes(p.tables)}, read-back ${formatBytes(p.staging)}`,
+    `about ${formatBytes(p.total)} to compute a prompt of ${formatCount(p.length)} tokens with a cache${pieces}:`,
+    `activations ${formatBytes(p.activations)} (--memory-plan has every buffer), integer arrays ${formatBytes(p.tables)}, read-back ${formatBytes(p.staging)}`,
   ];
 }
 
@@ -186,15 +202,4 @@ function names(list: readonly string[]): string {
     .map((name) => oneLine(name, MAX_NAME))
     .join(", ");
   return list.length > MAX_LISTED ? `${shown} and ${list.length - MAX_LISTED} more` : shown;
-}
-
-/** Rows in columns as wide as their widest cell; `align` has l or r for each column. */
-function table(rows: readonly (readonly string[])[], align: string): string[] {
-  const widths = [...align].map((_, c) => Math.max(...rows.map((row) => row[c]!.length)));
-  return rows.map((row) =>
-    row
-      .map((cell, c) => (align[c] === "r" ? cell.padStart(widths[c]!) : cell.padEnd(widths[c]!)))
-      .join("  ")
-      .trimEnd(),
-  );
 }

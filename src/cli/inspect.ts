@@ -4,8 +4,9 @@ import { BadInput } from "../check.ts";
 import { DEFAULT_PAGE_SIZE } from "../kv/page-table.ts";
 import type { WeightDtype } from "../model/expected-tensors.ts";
 import { inspectModel } from "./inspect-model.ts";
+import type { PlanOptions } from "./inspect-plan.ts";
 import { inspectionText } from "./inspect-text.ts";
-import { dtypeOption, integer, modelFolder, oneOf, size } from "./options.ts";
+import { dtypeOption, integer, modelFolder, oneOf, prefillChunkOption, size } from "./options.ts";
 
 interface InspectFlags {
   readonly memory?: number;
@@ -13,6 +14,11 @@ interface InspectFlags {
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
   readonly length?: number;
+  readonly prefillChunk: number;
+  readonly memoryPlan?: boolean;
+  readonly tokens?: number;
+  readonly sequences?: number;
+  readonly tensorCores?: boolean;
   readonly tensors?: boolean;
   readonly json?: boolean;
 }
@@ -46,18 +52,50 @@ export function inspectCommand(program: Command): void {
       integer("--page-size", 8, 256),
       DEFAULT_PAGE_SIZE,
     )
+    .addOption(prefillChunkOption())
+    .option(
+      "--memory-plan",
+      "instead of the rest: what a step has in memory, launch by launch, in which buffer",
+    )
+    .option(
+      "--tokens <n>",
+      "with --memory-plan: new tokens of the step (default: a full piece, see --prefill-chunk, or the context)",
+      integer("--tokens", 1),
+    )
+    .option(
+      "--sequences <n>",
+      "with --memory-plan: sequences that the tokens belong to (default: 1)",
+      integer("--sequences", 1, 65_535),
+    )
+    .option("--tensor-cores", "with --memory-plan: as the engine computes with --dtype f16 on tensor cores")
     .option("--tensors", "list every tensor instead of a line for each kind")
     .option("--json", "print the findings as JSON, every tensor included")
     .action(inspect);
 }
 
 async function inspect(model: string, flags: InspectFlags): Promise<void> {
+  const plan = planOptions(flags);
   const path = modelFolder(model);
-  const inspection = await inspectModel(path, flags);
+  const inspection = await inspectModel(path, { ...flags, plan });
   const text = flags.json
     ? `${JSON.stringify(inspection, null, 2)}\n`
     : inspectionText(inspection, { everyTensor: flags.tensors === true });
   process.stdout.write(text);
   const [problem] = inspection.problems;
   if (problem) throw new BadInput(problem.message);
+}
+
+/** What --memory-plan asks for; undefined without it. Throws BadInput where only it would need a flag. */
+function planOptions(flags: InspectFlags): PlanOptions | undefined {
+  const { memoryPlan, tokens, sequences, tensorCores, prefillChunk } = flags;
+  if (memoryPlan)
+    return { tokens, sequences: sequences ?? 1, tensorCores: tensorCores ?? false, prefillChunk };
+  const alone = Object.entries({
+    "--tokens": tokens,
+    "--sequences": sequences,
+    "--tensor-cores": tensorCores,
+  });
+  const [flag] = alone.find(([, value]) => value !== undefined) ?? [];
+  if (flag) throw new BadInput(`${flag} is of a memory plan; wanted --memory-plan with it`);
+  return undefined;
 }

@@ -135,7 +135,7 @@ export function stepValues(
   }
 
   function storeAndLook(qkv: Open): { merged: Open } {
-    launch("kv-write", qkv);
+    launch("store", qkv);
     if (!forgets) return look(qkv);
     const { heads, headSize, dtype } = forgets;
     const k = value("keys", [T, heads, headSize], dtype);
@@ -156,7 +156,7 @@ export function stepValues(
     const normed = value("normed", [T, C], rowDtype);
     launch("fc", normed);
     const act = value("act", [T, F], rowDtype);
-    launch("fc proj", act, x);
+    launch("fc_proj", act, x);
     const out = value("out", [T, C]);
     giveBack(normed, act);
     return out;
