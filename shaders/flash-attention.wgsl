@@ -132,7 +132,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let grown = max(largest, chunk_largest);
     let shrink = exp(largest - grown);
     let weight = exp(chunk_largest - grown);
-    let chunk_weights = chunk_sums(first, seen, thread);
+    let chunk_weights = chunk_sums(thread);
     let sees = vec4u(first) < seen;
     sum = select(sum, select(fma(chunk_weights, weight, sum * shrink), chunk_weights, first == 0u), sees);
     largest = select(largest, grown, sees);

@@ -83,12 +83,12 @@ fn weigh_group(first: u32, seen: vec4u, largest: vec4f, thread: u32) {
   weights[place + GROUP] = sum;
 }
 
-// The sums of a chunk's weights, the groups that a row sees added in order.
-fn chunk_sums(first: u32, seen: vec4u, thread: u32) -> vec4f {
+// The sums of a chunk's weights, groups added in order. That of a group that a row does not see is 0.
+fn chunk_sums(thread: u32) -> vec4f {
   let place = thread / LANES * WEIGHT_STRIDE + GROUP;
   var sums = weights[place];
   for (var group = 1u; group < GROUPS; group++) {
-    sums = select(sums, sums + weights[place + group * GROUP_STRIDE], vec4u(first + group * GROUP) < seen);
+    sums += weights[place + group * GROUP_STRIDE];
   }
   return sums;
 }

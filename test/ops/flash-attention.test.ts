@@ -148,18 +148,28 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
     expect(y.bits).toEqual(await bitsByRow(batch));
   });
 
-  test("what comes after a token is not seen, in its own tile neither: NaN there changes nothing", async () => {
+  test.each([
+    { past: 100, blind: 133, why: "in the middle of a tile" },
+    {
+      past: 110,
+      blind: 111,
+      why: "the last position of a group, which the first row of a tile does not see",
+    },
+    { past: 111, blind: 112, why: "the first one of the next group" },
+    { past: 126, blind: 128, why: "the next chunk" },
+  ])("NaN after a token changes nothing: $why", async ({ past, blind }) => {
     const C = 16;
-    const batch = makeBatch({ heads: 2, headSize: 8, lengths: [[100, 40]] }, dtype);
-    const blind = (values: ArrayLike<number>) =>
-      Float32Array.from(values, (x, i) => (i < 133 * C ? x : Number.NaN));
+    const batch = makeBatch({ heads: 2, headSize: 8, lengths: [[past, 40]] }, dtype);
+    const cut = (values: ArrayLike<number>) =>
+      Float32Array.from(values, (x, i) => (i < blind * C ? x : Number.NaN));
     const [whole] = batch.contexts;
-    const cut = { ...whole!, keys: blind(whole!.keys), values: blind(whole!.values) };
+    const contexts = [{ ...whole!, keys: cut(whole!.keys), values: cut(whole!.values) }];
+    const end = (blind - past) * C;
     for (const tile of [LARGE, SMALL]) {
-      const expected = (await runFlash(gpu, batch, "contiguous", tile)).values;
-      const actual = (await runFlash(gpu, { ...batch, contexts: [cut] }, "contiguous", tile)).values;
-      expect(actual.slice(0, 33 * C)).toEqual(expected.slice(0, 33 * C));
-      expect(actual.slice(33 * C).every(Number.isNaN)).toBe(true);
+      const expected = (await runFlash(gpu, batch, "contiguous", tile)).bits;
+      const actual = await runFlash(gpu, { ...batch, contexts }, "contiguous", tile);
+      expect(actual.bits.slice(0, end)).toEqual(expected.slice(0, end));
+      expect(actual.values.slice(end).every(Number.isNaN)).toBe(true);
     }
   });
 });
@@ -193,6 +203,14 @@ test("a sum that is -0 stays so: groups and chunks that a row does not see add n
   expect((await runFlash(gpu, batch, "contiguous", SMALL)).bits).toEqual(
     (await runContiguous(software, batch)).bits,
   );
+});
+
+test("sums that overflow stay so in rows that do not see the next chunk", async () => {
+  const batch = makeBatch({ heads: 2, headSize: 8, lengths: [[120, 12]] }, "f32");
+  const contexts = batch.contexts.map((c) => ({ ...c, values: new Float32Array(c.length * 16).fill(3e38) }));
+  const y = await runFlash(gpu, { ...batch, contexts }, "contiguous", LARGE);
+  expect(y.values.slice(0, 8 * 16).every((value) => value === Infinity)).toBe(true);
+  expect(y.values).toEqual((await runContiguous(software, { ...batch, contexts })).values);
 });
 
 test("an entry that names no tile does nothing, and a row that is in no tile is left alone", async () => {
