@@ -74,6 +74,8 @@ export const PREFILL_RESULTS = z.object({
     num_iters: size,
     kv: z.enum(CACHE_MODES),
     page_size: count,
+    /** Most rows of prompts computed at once. */
+    prefill_chunk: size,
     /** Decimal: a number would lose digits of a 64-bit seed. It picks the prompts. */
     seed: z.string().regex(/^\d+$/),
     kernels: z.string(),

@@ -13,7 +13,7 @@ export function prefillText(results: PrefillResults): string {
   const peers = peerCells(results);
   return [
     `${adapter.description}, ${runtime.name} ${runtime.version}, profile ${adapter.profile}`,
-    `${model.name}: weights ${model.dtype}, KV ${options.kv} ${model.kvDtype}; random prompts, logits of the last token of each`,
+    `${model.name}: weights ${model.dtype}, KV ${options.kv} ${model.kvDtype}; random prompts, logits of the last token of each; up to ${formatCount(options.prefill_chunk)} rows at once`,
     "",
     ...plainTable(head, lines),
     ...(peers.length > 1 ? ["", ...plainTable(peers[0]!, peers.slice(1))] : []),

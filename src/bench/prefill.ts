@@ -2,6 +2,7 @@ import { BadInput, check } from "../check.ts";
 import type { CacheMode, KvCache } from "../kv/cache.ts";
 import { makeCache } from "../kv/make-cache.ts";
 import type { Gpt2 } from "../model/gpt2.ts";
+import { prefill as computePrompts } from "../model/prefill.ts";
 import { randomPrompts } from "./latency.ts";
 import { otherWay, sameLogits } from "./prefill-check.ts";
 import type { MeasuredPrefill, PrefillCase } from "./prefill-figures.ts";
@@ -19,6 +20,8 @@ export interface PrefillOptions {
   readonly kv: CacheMode;
   readonly kvDtype: "f32" | "f16";
   readonly pageSize: number;
+  /** Most rows computed at once, see `prefill`: it bounds the activations. */
+  readonly prefillChunk: number;
   readonly seed: number | bigint;
   readonly signal?: AbortSignal;
   /** Called after every iteration, those before the measured ones included: of all cases together, and in which case. */
@@ -96,7 +99,7 @@ async function measureCase(
   gpu.trim();
   const cache = caseCache(model, prefill, options);
   try {
-    const first = await timePrompts(model, cache, prompts, true);
+    const first = await timePrompts(model, cache, prompts, options, true);
     onIteration();
     const other = await otherWay(model, cache, prompts);
     const { failure, ...checked } = sameLogits(first.logits!, other, model);
@@ -106,13 +109,13 @@ async function measureCase(
     gpu.memory.resetPeak();
     await untilWarm(gpu.info.software || options.warmup === 0, async () => {
       for (let i = 0; i < options.warmup; i++) {
-        await timePrompts(model, cache, prompts);
+        await timePrompts(model, cache, prompts, options);
         onIteration();
       }
     });
     const iterations: TimedPrompts[] = [];
     for (let i = 0; i < options.iterations; i++) {
-      iterations.push(await timePrompts(model, cache, prompts));
+      iterations.push(await timePrompts(model, cache, prompts, options));
       onIteration();
     }
     return {
@@ -153,12 +156,13 @@ async function timePrompts(
   model: Gpt2,
   cache: KvCache,
   prompts: readonly (readonly number[])[],
+  { prefillChunk }: PrefillOptions,
   wantsLogits = false,
 ): Promise<TimedPrompts> {
   const start = performance.now();
   const items = prompts.map((tokens) => ({ place: cache.open(), tokens }));
   try {
-    const logits = model.forward(cache, items);
+    const logits = computePrompts(model, cache, items, prefillChunk);
     try {
       const recorded = performance.now();
       await model.gpu.finish();

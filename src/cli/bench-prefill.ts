@@ -22,6 +22,7 @@ import {
   integer,
   type ModelFlags,
   openOptions,
+  prefillChunkOption,
   seed,
 } from "./options.ts";
 import { progressBar } from "./progress.ts";
@@ -34,6 +35,7 @@ interface BenchPrefillFlags extends GpuFlags, ModelFlags {
   readonly numIters?: number;
   readonly kv: CacheMode;
   readonly pageSize: number;
+  readonly prefillChunk: number;
   readonly seed: number | bigint;
   readonly peer?: string;
   readonly out: string;
@@ -83,6 +85,7 @@ export function addBenchPrefill(bench: Command): void {
       integer("--page-size", 8, 256),
       DEFAULT_PAGE_SIZE,
     )
+    .addOption(prefillChunkOption())
     .addOption(new Option("--seed <n>", "same seed, same prompts").argParser(seed).default(0))
     .option("--peer <file>", "JSON of hf_reference.py --what prefill: its rows beside ours, with ratios")
     .option("--out <folder>", "where results.json, the chart and report.html go", "results/bench-prefill")
@@ -112,8 +115,8 @@ async function run(flags: BenchPrefillFlags): Promise<void> {
           );
         const description = describeModel(model, folder, flags.dtype, flags.kvDtype);
         const bar = progressBar("iterations");
-        const { kv, kvDtype, pageSize, seed } = flags;
-        const options = { ...plan, kv, kvDtype, pageSize, seed, signal, onIteration: bar.show };
+        const { kv, kvDtype, pageSize, prefillChunk, seed } = flags;
+        const options = { ...plan, kv, kvDtype, pageSize, prefillChunk, seed, signal, onIteration: bar.show };
         const measured = await measurePrefills(model, options).finally(bar.stop);
         const results: PrefillResults = {
           schema: PREFILL_SCHEMA,
@@ -170,6 +173,7 @@ function describeOptions(flags: BenchPrefillFlags, plan: Plan): PrefillResults["
     num_iters: plan.iterations,
     kv: flags.kv,
     page_size: flags.pageSize,
+    prefill_chunk: flags.prefillChunk,
     seed: String(flags.seed),
     kernels: flags.kernels,
     peer: flags.peer ?? null,

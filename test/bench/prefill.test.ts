@@ -39,6 +39,7 @@ const OPTIONS: PrefillOptions = {
   kv: "paged",
   kvDtype: "f32",
   pageSize: 8,
+  prefillChunk: 25,
   seed: 1,
 };
 const measure = (options: Partial<PrefillOptions> = {}) => measurePrefills(model, { ...OPTIONS, ...options });
@@ -89,6 +90,14 @@ describe("measurePrefills", () => {
         [[1, 65], expect.stringContaining("context of 64")],
       ]);
     });
+  });
+
+  test("smaller pieces take less memory for activations", async () => {
+    const peak = async (prefillChunk: number) => {
+      const { measured } = await measure({ cases: [[2, 40]], warmup: 0, iterations: 1, prefillChunk });
+      return measured[0]!.peakByPurpose.activations;
+    };
+    expect(await peak(16)).toBeLessThan(await peak(80));
   });
 
   test("a wrong result is no figure: a model that adds up otherwise in its second run is not timed", async () => {
@@ -211,6 +220,7 @@ describe("the figures of prefill", () => {
       num_iters: 3,
       kv: "paged",
       page_size: 16,
+      prefill_chunk: 2048,
       seed: "0",
       kernels: "auto",
       peer: "hf.json",

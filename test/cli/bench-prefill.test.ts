@@ -46,7 +46,18 @@ describe("quire bench prefill", () => {
   });
 
   it("--json prints results.json alone, with the options as they were given", async () => {
-    const more = ["--kv", "contiguous", "--dtype", "f16", "--kv-dtype", "f16", "--seed", "7"];
+    const more = [
+      "--kv",
+      "contiguous",
+      "--dtype",
+      "f16",
+      "--kv-dtype",
+      "f16",
+      "--seed",
+      "7",
+      "--prefill-chunk",
+      "16",
+    ];
     const { out: printed, error } = await bench(...SHORT, ...more, "--json");
     expect(error).toBeUndefined();
     const results = PREFILL_RESULTS.parse(JSON.parse(printed));
@@ -59,6 +70,7 @@ describe("quire bench prefill", () => {
       num_iters: 2,
       num_iters_warmup: 0,
       kv: "contiguous",
+      prefill_chunk: 16,
       seed: "7",
       peer: null,
     });
