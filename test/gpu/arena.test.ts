@@ -49,6 +49,47 @@ describe("buffers", () => {
     });
   });
 
+  test("are taken in the order that a plan has, and by size where the plan does not fit", async () => {
+    await expectLedgerUnchanged(gpu, () => {
+      const arena = new Arena(memory, [1000, 300, 300], "scratch");
+      const take = (bytes: number) => memory.alloc(bytes, "activations", "work");
+      const order = [2, 0, 2, 1];
+      arena.within(
+        [1000, 300, 300],
+        () => {
+          const first = take(100);
+          const large = take(100);
+          expect([large.bytes, first.bytes]).toEqual([1000, 300]);
+          // The third is to have what the first still has, and the fourth is larger than its buffer.
+          const second = take(100);
+          expect([second.bytes, second === first]).toEqual([300, false]);
+          memory.free(large);
+          const fourth = take(400);
+          expect(fourth).toBe(large);
+          for (const a of [first, second, fourth]) memory.free(a);
+        },
+        order,
+      );
+      expect(arena.bytes).toBe(1600);
+      arena.free();
+    });
+  });
+
+  test("belong to who took them once the arena is dissolved; the others go back to the pool", async () => {
+    await expectLedgerUnchanged(gpu, () => {
+      const arena = new Arena(memory, [1000, 300], "scratch", { exact: false });
+      expect(arena.bytes).toBe(1024 + 320);
+      const kept = arena.within([], () => memory.alloc(10, "activations", "result"));
+      arena.dissolve();
+      const next = memory.alloc(1000, "activations", "next");
+      expect(next.bytes).toBe(1024);
+      expect(kept.state).toBe("live");
+      memory.free(kept);
+      expect(memory.alloc(300, "activations", "next")).toBe(kept);
+      for (const a of [next, kept]) memory.free(a);
+    });
+  });
+
   test("grow in number where nothing fits, and stay", async () => {
     await expectLedgerUnchanged(gpu, () => {
       const arena = new Arena(memory, [100], "scratch");

@@ -1,11 +1,18 @@
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
-import { sizeClass } from "../../src/gpu/memory.ts";
+import { Arena } from "../../src/gpu/arena.ts";
+import { type Allocation, Memory, sizeClass } from "../../src/gpu/memory.ts";
 import { type CacheMode, remembers, sum } from "../../src/kv/cache.ts";
 import { makeCache } from "../../src/kv/make-cache.ts";
 import type { ModelConfig } from "../../src/model/config.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
-import { memoryPlan, type StepForm, smallerSizes, stepValues } from "../../src/model/memory-plan.ts";
+import {
+  memoryPlan,
+  type PlannedValue,
+  type StepForm,
+  smallerSizes,
+  stepValues,
+} from "../../src/model/memory-plan.ts";
 import { largestLiveSet, overlaps, shareBuffers } from "../../src/model/share-buffers.ts";
 import { openTestGpu } from "../gpu-fixture.ts";
 import { TINY, tokensOf } from "./tiny.ts";
@@ -125,6 +132,36 @@ describe("the plan of a step", () => {
       }),
     );
   });
+});
+
+test("an arena that is asked in the plan's order never grows, whatever the size of the step", () => {
+  fc.assert(
+    fc.property(configs, sizes, fc.array(sizes, { maxLength: 3 }), rowForms, (config, a, more, form) => {
+      const steps = [a, ...more];
+      const most = (key: "rows" | "samples") => Math.max(1, ...steps.map((step) => step[key]));
+      const all = { ...form, takesTokens: true };
+      const plan = memoryPlan(config, { rows: most("rows"), samples: most("samples"), ...all });
+      const memory = new Memory(() => ({ destroy() {} }) as GPUBuffer);
+      const arena = new Arena(memory, plan.sizes, "test");
+      for (const step of steps) {
+        const { values } = stepValues(config, { ...step, ...all });
+        const replay = () => {
+          const live = new Map<PlannedValue, Allocation>();
+          for (const value of values) {
+            for (const [other, allocation] of live)
+              if (other.to < value.from) {
+                memory.free(allocation);
+                live.delete(other);
+              }
+            live.set(value, memory.alloc(value.bytes, "activations", value.name));
+          }
+          for (const allocation of live.values()) memory.free(allocation);
+        };
+        arena.within(smallerSizes(plan, values), replay, plan.bufferOf);
+      }
+      expect(arena.bytes).toBe(plan.totalBytes);
+    }),
+  );
 });
 
 describe("the ledger's activations in a forward pass are the plan's", () => {
