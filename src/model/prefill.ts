@@ -7,9 +7,9 @@ import type { Gpt2 } from "./gpt2.ts";
 // Prompts in pieces, so that what a step takes is bounded by the piece and not by the prompt.
 
 /**
- * Rows of a piece, if nobody says. Products of so many rows fill a large GPU (GPT-2's smallest is 96 tiles of 128 × 128), so
- * more rows are hardly faster; no context of GPT-2 is longer, so one prompt alone is one piece; and activations stay small beside
- * weights and cache: 48 MiB for GPT-2 small, 100 MiB for XL.
+ * Rows of a piece, if nobody says. The smallest products of GPT-2 small, of 768 columns, then have 192 tiles of 64 × 128, which is about
+ * what a large GPU works on at once; no context of GPT-2 is longer, so one prompt alone is one piece; and activations stay small
+ * beside weights and cache: 48 MiB for GPT-2 small, 100 MiB for XL.
  */
 export const DEFAULT_PREFILL_CHUNK = 2048;
 
