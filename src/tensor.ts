@@ -135,22 +135,25 @@ export function tensorBytes(shape: readonly number[], dtype: Dtype): number {
 const scopes = new WeakMap<Gpu, Tensor[][]>();
 
 /**
- * Run `body` and free every tensor made in it except the one it returns, also when it throws. Scopes nest: what a scope
+ * Run `body` and free every tensor made in it except the one or those that it returns, also when it throws. Scopes nest: what a scope
  * returns belongs to the scope around it.
  */
-export function scope<T extends Tensor | undefined>(gpu: Gpu, body: () => T): T {
+export function scope<T extends Tensor | readonly Tensor[] | undefined>(gpu: Gpu, body: () => T): T {
   const stack = scopes.get(gpu) ?? [];
   scopes.set(gpu, stack);
   const made: Tensor[] = [];
   stack.push(made);
-  let result: T | undefined;
+  let kept: readonly (Tensor | undefined)[] = [];
   try {
-    result = body();
+    const result = body();
+    kept = result instanceof Tensor || result === undefined ? [result] : result;
     return result;
   } finally {
     stack.pop();
-    for (const t of made) if (t !== result && !t.isFreed) t.free();
-    if (result && made.includes(result)) stack.at(-1)?.push(result);
+    for (const t of made) {
+      if (kept.includes(t)) stack.at(-1)?.push(t);
+      else if (!t.isFreed) t.free();
+    }
   }
 }
 

@@ -1,36 +1,29 @@
-import { attention } from "../ops/attention.ts";
-import { kvWrite } from "../ops/kv-write.ts";
-import { pagedAttention } from "../ops/paged-attention.ts";
+import type { SlotLookup } from "../ops/decode-attention.ts";
+import { flashAttention, matrixFlashAttention } from "../ops/flash-attention.ts";
 import type { Tensor } from "../tensor.ts";
-import type { CacheStep, LayerKv, StoredKv } from "./cache.ts";
+import type { CacheStep, LayerKv } from "./cache.ts";
 
-type Look = StoredKv["look"];
+type Look = CacheStep["look"];
 
-/** A step's attention over pages: pageTable [S, width] u32, the pages of each sequence. */
-export function attendPages(layers: readonly LayerKv[], pageTable: Tensor, pageSize: number): Attend {
-  return attendWith(layers, (layer, queries, batch, scale) => {
-    const { k, v } = layers[layer]!;
-    return pagedAttention(queries, k, v, pageTable, pageSize, batch, scale);
-  });
+/** Attention over pages: pageTable [S, width] u32, the pages of each sequence. */
+export function lookInPages(pageTable: Tensor, pageSize: number): Look {
+  return lookIn({ part: "slots-paged", table: pageTable, pageSize });
 }
 
-/** A step's attention over strips: stripStarts [S] u32, the first slot of each sequence. */
-export function attendStrips(layers: readonly LayerKv[], stripStarts: Tensor): Attend {
-  return attendWith(layers, (layer, queries, batch, scale) => {
-    const { k, v } = layers[layer]!;
-    return attention(queries, k, v, stripStarts, batch, scale);
-  });
+/** Attention over strips: stripStarts [S] u32, the first slot of each sequence. */
+export function lookInStrips(stripStarts: Tensor): Look {
+  return lookIn({ part: "slots-contiguous", table: stripStarts, pageSize: 1 });
 }
 
-type Attend = Required<Pick<CacheStep, "attend" | "stored">>;
+/** A product by tensor cores gives queries in halves just where attention takes them. */
+function lookIn(slots: SlotLookup): Look {
+  return ({ k, v }, qkv, batch, scale) =>
+    qkv.dtype === "f16"
+      ? matrixFlashAttention(qkv, k, v, slots, batch, scale)
+      : flashAttention(qkv, k, v, slots, batch, scale);
+}
 
-function attendWith(layers: readonly LayerKv[], look: Look): Attend {
-  return {
-    attend: (layer, qkv, slots, batch, scale) => {
-      const { k, v } = layers[layer]!;
-      kvWrite(qkv, slots, k, v);
-      return look(layer, qkv, batch, scale);
-    },
-    stored: { layers, look },
-  };
+/** What a cache that remembers does for a step. */
+export function rememberedStep(layers: readonly LayerKv[], look: Look): Pick<CacheStep, "kv" | "look"> {
+  return { kv: (layer) => layers[layer]!, look };
 }

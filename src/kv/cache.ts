@@ -30,16 +30,10 @@ export interface StepRequest {
 export interface CacheStep {
   /** [T]: the slot in which each new token's key and value go. */
   readonly slotMapping: Uint32Array;
-  /** Store layer's keys and values of qkv [T, 3 · C], then attend to all that each token may see: [T, C]. */
-  attend(layer: number, qkv: Tensor, slotMapping: Tensor, batch: AttentionBatch, scale: number): Tensor;
-  /** For a product that stores keys and values itself: where they go, and attention alone. */
-  readonly stored?: StoredKv;
-}
-
-export interface StoredKv {
-  readonly layers: readonly LayerKv[];
-  /** Attend with the queries [T, C] to what is stored: [T, C]. */
-  look(layer: number, queries: Tensor, batch: AttentionBatch, scale: number): Tensor;
+  /** Where a layer's keys and values go. A cache that forgets makes the tensors anew, in the scope around the call. */
+  kv(layer: number): LayerKv;
+  /** Attend with the queries in qkv [T, 3 · C], or [T, C] of queries alone, to what is stored in `kv`: [T, C]. */
+  look(kv: LayerKv, qkv: Tensor, batch: AttentionBatch, scale: number): Tensor;
 }
 
 /** Bytes of a cache. reserved − used is the waste that paging removes. */
@@ -57,6 +51,7 @@ export interface KvUsage {
 /** Where keys and values of past tokens live. */
 export interface KvCache {
   readonly mode: CacheMode;
+  readonly shape: CacheShape;
   /** False for a cache that forgets: each step is then given all tokens of a sequence again. */
   readonly remembers: boolean;
   /** A place for one more sequence. Throws when there is none (OutOfPages, or BadInput for strips). */

@@ -1,7 +1,7 @@
 import { BadInput, check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Tensor } from "../tensor.ts";
-import { attendStrips } from "./attend-slots.ts";
+import { lookInStrips, rememberedStep } from "./attend-slots.ts";
 import {
   allocateLayers,
   type CacheShape,
@@ -33,7 +33,7 @@ export class ContiguousCache implements RememberingCache {
   readonly pageSize = 1;
   readonly maxLength: number;
   private readonly gpu: Gpu;
-  private readonly shape: CacheShape;
+  readonly shape: CacheShape;
   readonly layers: readonly LayerKv[];
   private readonly freeStarts: number[];
   private readonly open_ = new Set<Strip>();
@@ -82,7 +82,7 @@ export class ContiguousCache implements RememberingCache {
     });
     return {
       slotMapping,
-      ...attendStrips(this.layers, stripStarts),
+      ...rememberedStep(this.layers, lookInStrips(stripStarts)),
     };
   }
 

@@ -1,7 +1,6 @@
 import type { Gpu } from "../gpu/gpu.ts";
-import { attention } from "../ops/attention.ts";
-import { kvWrite } from "../ops/kv-write.ts";
-import { scope, Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
+import { lookInStrips } from "./attend-slots.ts";
 import {
   type CacheShape,
   type CacheStep,
@@ -43,18 +42,15 @@ export class NoCache implements KvCache {
     });
     return {
       slotMapping: Uint32Array.from({ length: total }, (_, i) => i),
-      attend: (_layer, qkv, slotMapping, batch, scale) =>
-        scope(gpu, () => {
-          const strip = () =>
-            Tensor.empty(gpu, [total, shape.heads, shape.headSize], {
-              dtype: shape.dtype,
-              label: "kv of one layer",
-            });
-          const k = strip();
-          const v = strip();
-          kvWrite(qkv, slotMapping, k, v);
-          return attention(qkv, k, v, stripStarts, batch, scale);
-        }),
+      kv: () => {
+        const strip = () =>
+          Tensor.empty(gpu, [total, shape.heads, shape.headSize], {
+            dtype: shape.dtype,
+            label: "kv of one layer",
+          });
+        return { k: strip(), v: strip() };
+      },
+      look: lookInStrips(stripStarts),
     };
   }
 

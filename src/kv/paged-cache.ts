@@ -1,7 +1,7 @@
 import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { Tensor } from "../tensor.ts";
-import { attendPages } from "./attend-slots.ts";
+import { lookInPages, rememberedStep } from "./attend-slots.ts";
 import {
   allocateLayers,
   type CacheShape,
@@ -29,7 +29,7 @@ export class PagedCache implements RememberingCache {
   readonly pageSize: number;
   readonly allocator: PageAllocator;
   private readonly gpu: Gpu;
-  private readonly shape: CacheShape;
+  readonly shape: CacheShape;
   readonly layers: readonly LayerKv[];
   private readonly tables = new Set<PageTable>();
 
@@ -74,7 +74,7 @@ export class PagedCache implements RememberingCache {
     this.gpu.write(pageTable, rowsOf(tables, width));
     return {
       slotMapping,
-      ...attendPages(this.layers, pageTable, this.pageSize),
+      ...rememberedStep(this.layers, lookInPages(pageTable, this.pageSize)),
     };
   }
 

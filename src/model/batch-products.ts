@@ -1,21 +1,23 @@
+import type { CacheShape } from "../kv/cache.ts";
+import { flashTile, hasMatrixAttention, MATRIX_TILE_ROWS } from "../ops/flash-attention.ts";
 import { matrixQkv } from "../ops/kv-write.ts";
 import { layernorm } from "../ops/layernorm.ts";
 import { matrixMatmul } from "../ops/matmul.ts";
 import { matmulTransposed, matrixMatmulTransposed } from "../ops/matmul-transposed.ts";
 import { hasMatrixForm } from "../ops/matrix-form.ts";
-import type { Tensor } from "../tensor.ts";
+import { rowStride, type Tensor } from "../tensor.ts";
 import type { Gpt2 } from "./gpt2.ts";
 import { PRODUCTS, type Products } from "./linear.ts";
 
-// The products of a step of many sequences: the one place that chooses their kernels. Whatever it chooses, it chooses it by
-// device and weights and never by the number of rows, unless the bits of a row are the same: a token must not depend on
-// who else is in the batch.
+// The kernels of prompts, and of steps of many sequences: the one place that chooses them. Whatever it chooses, it chooses it by
+// device, weights and cache and never by the number of rows, unless the bits of a row are the same: a token must not depend
+// on who else is in the batch, nor on how its prompt was cut into pieces.
 
 /**
  * Products of a batch: with tensor cores and f16 weights always by these, one row too; else by matvec or matmul, which give a row
  * the same bits.
  */
-export function batchProducts({ gpu, config, weights }: Gpt2): Products {
+export function batchProducts({ gpu, config, weights }: Pick<Gpt2, "gpu" | "config" | "weights">): Products {
   // All matrices of a model are of one dtype.
   if (!hasMatrixForm(gpu, weights.blocks[0]!.fc.weight)) return PRODUCTS;
   return {
@@ -26,8 +28,26 @@ export function batchProducts({ gpu, config, weights }: Gpt2): Products {
   };
 }
 
-const qkv: Products["qkv"] = (x, { weight, bias }, slotMapping, { k, v }) =>
-  matrixQkv(x, weight, bias, slotMapping, k, v);
+const qkv: Products["qkv"] = (x, { weight, bias }, slotMapping, { k, v }) => {
+  const [, , headSize] = k.shape as [number, number, number];
+  const dtype = hasMatrixAttention(k.gpu, { headSize, dtype: k.dtype }) ? "f16" : "f32";
+  return matrixQkv(x, weight, bias, slotMapping, k, v, dtype);
+};
+
+/** Does a batch with these products attend by tensor cores to a cache of this shape? Then all its rows do. */
+export function attendsByMatrix({ gpu }: Pick<Gpt2, "gpu">, products: Products, shape: CacheShape): boolean {
+  return products.qkv !== undefined && hasMatrixAttention(gpu, shape);
+}
+
+/** Rows of the tiles in which a batch with these products attends to a cache of this shape; undefined: row by row. */
+export function tileRowsOf(
+  model: Pick<Gpt2, "gpu">,
+  products: Products,
+  shape: CacheShape,
+): number | undefined {
+  if (attendsByMatrix(model, products, shape)) return MATRIX_TILE_ROWS;
+  return flashTile({ gpu: model.gpu, stride: rowStride(shape.headSize) })?.rows;
+}
 
 /** Logits [S, V] of hidden states [S, C] before the last layer norm. One row or several: each sum over C has the same order. */
 export function batchHead({ gpu, config, weights }: Gpt2, x: Tensor): Tensor {

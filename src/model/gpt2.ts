@@ -1,11 +1,13 @@
 import type { Gpu } from "../gpu/gpu.ts";
-import type { CacheShape, KvCache, RememberingCache } from "../kv/cache.ts";
+import type { CacheShape, KvCache, LayerKv, RememberingCache } from "../kv/cache.ts";
 import { embedding } from "../ops/embedding.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
+import { kvWrite } from "../ops/kv-write.ts";
 import { layernorm } from "../ops/layernorm.ts";
 import { matmulTransposed } from "../ops/matmul-transposed.ts";
 import { scope, type Tensor } from "../tensor.ts";
-import { type Batch, type BatchItem, makeBatch } from "./batch.ts";
+import { type Batch, type BatchItem, makeBatch, type Rows } from "./batch.ts";
+import { batchProducts, tileRowsOf } from "./batch-products.ts";
 import { attentionScale, loadConfig, type ModelConfig } from "./config.ts";
 import {
   type BlockWeights,
@@ -23,12 +25,19 @@ export type Trace = (name: string, tensor: Tensor) => void;
 
 const noTrace: Trace = () => {};
 
-/** A block of a step: everything that its parts need beside x. */
+/** Rows of a step that are computed by the same kernels. */
+export interface StepPart {
+  readonly rows: Rows;
+  /** The forms of x · w + bias. */
+  readonly products: Products;
+}
+
+/** A block of a step: everything that it needs beside x. */
 interface BlockStep {
   readonly weights: BlockWeights;
   readonly layer: number;
-  readonly batch: Omit<Batch, "lastRows">;
-  readonly products: Products;
+  readonly parts: readonly StepPart[];
+  readonly step: Batch["step"];
   readonly trace: Trace;
 }
 
@@ -102,22 +111,22 @@ export class Gpt2 {
   }
 
   /**
-   * What comes out of the last block for every new token, [T, C], before the last layer norm: launches only, for a batch whose
-   * arrays lie on the GPU. `products` are the forms of x · w + bias. The result belongs to the scope around the call.
+   * What comes out of the last block for the rows of each part, [T, C], before the last layer norm: launches only, for a batch whose
+   * arrays lie on the GPU. Parts see the keys and values of one another. The results belong to the scope around the call.
    */
-  layers(batch: Omit<Batch, "lastRows">, products: Products = PRODUCTS, trace: Trace = noTrace): Tensor {
+  layers(parts: readonly StepPart[], step: Batch["step"], trace: Trace = noTrace): Tensor[] {
     const { wte, wpe, blocks } = this.weights;
     this.gpu.stage = "embed";
-    let x = embedding(batch.tokenIds, batch.positions, wte, wpe); // [T, C]
-    trace("embed", x);
+    let xs = parts.map(({ rows }) => embedding(rows.tokenIds, rows.positions, wte, wpe)); // [T, C]
+    for (const x of xs) trace("embed", x);
     blocks.forEach((weights, layer) => {
       this.gpu.stage = `layer ${layer}`;
-      const y = scope(this.gpu, () => this.block(x, { weights, layer, batch, products, trace })); // [T, C]
-      x.free();
-      x = y;
+      const ys = scope(this.gpu, () => this.block(xs, { weights, layer, parts, step, trace })); // [T, C]
+      for (const x of xs) x.free();
+      xs = ys;
     });
     this.gpu.stage = "head";
-    return x;
+    return xs;
   }
 
   private norm(x: Tensor, weights: NormWeights, dtype?: "f32" | "f16"): Tensor {
@@ -140,9 +149,18 @@ export class Gpt2 {
     this.gpu.submit();
     try {
       return scope(this.gpu, () => {
-        const batch = makeBatch(this.gpu, this.config, cache, items);
-        const step = () => finish(this.layers(batch, PRODUCTS, trace), batch);
-        return this.scratch.within(scratch, cache, PRODUCTS, step);
+        const products = batchProducts(this);
+        const batch = makeBatch(this.gpu, this.config, cache, items, {
+          tileRows: tileRowsOf(this, products, cache.shape),
+          // A recorded step computes what follows a prompt with kernels of its own, whose sums may have another order.
+          apart: products !== PRODUCTS,
+        });
+        const parts = [
+          ...(batch.prompt ? [{ rows: batch.prompt, products }] : []),
+          ...(batch.rest ? [{ rows: batch.rest, products: PRODUCTS }] : []),
+        ];
+        const step = () => finish(this.layers(parts, batch.step, trace).at(-1)!, batch);
+        return this.scratch.within(scratch, cache, products, step);
       });
     } catch (error) {
       // Half a step must not run with the next one.
@@ -153,33 +171,47 @@ export class Gpt2 {
     }
   }
 
-  /** x + attention(ln_1(x)), then that + mlp(ln_2(that)). */
-  private block(x: Tensor, step: BlockStep): Tensor {
-    const middle = scope(this.gpu, () => this.attend(x, step)); // [T, C]
-    return scope(this.gpu, () => this.mlp(middle, step)); // [T, C]
+  /** x + attention(ln_1(x)), then that + mlp(ln_2(that)), for the rows of each part. */
+  private block(xs: readonly Tensor[], step: BlockStep): Tensor[] {
+    const middles = scope(this.gpu, () => this.attend(xs, step)); // [T, C]
+    return middles.map((middle, i) => scope(this.gpu, () => this.mlp(middle, step.parts[i]!, step))); // [T, C]
   }
 
-  private attend(x: Tensor, { weights: w, layer, batch, products, trace }: BlockStep): Tensor {
-    const normed = this.norm(x, w.ln1, products.rows); // [T, C]
+  private attend(xs: readonly Tensor[], { weights: w, layer, parts, step, trace }: BlockStep): Tensor[] {
     const scale = attentionScale(this.config, layer);
-    const { step, slotMapping } = batch;
-    let merged: Tensor; // [T, C]
-    if (products.qkv && step.stored) {
-      const queries = products.qkv(normed, w.attention, slotMapping, step.stored.layers[layer]!); // [T, C]
-      merged = step.stored.look(layer, queries, batch, scale);
-    } else {
-      const qkv = products.linear(normed, w.attention); // [T, 3 · C]
-      trace(`h.${layer}.attn.c_attn`, qkv);
-      merged = step.attend(layer, qkv, slotMapping, batch, scale);
-    }
-    const out = products.linear(merged, w.attentionProjection, { residual: x }); // [T, C]
-    trace(`h.${layer}.ln_1`, normed);
-    trace(`h.${layer}.attn.merged`, merged);
-    trace(`h.${layer}.attn.residual`, out);
-    return out;
+    const normed = xs.map((x, i) => this.norm(x, w.ln1, parts[i]!.products.rows)); // [T, C]
+    const merged = scope(this.gpu, () => this.look(normed, { weights: w, layer, parts, step, trace }, scale)); // [T, C]
+    return xs.map((x, i) => {
+      const out = parts[i]!.products.linear(merged[i]!, w.attentionProjection, { residual: x }); // [T, C]
+      trace(`h.${layer}.ln_1`, normed[i]!);
+      trace(`h.${layer}.attn.merged`, merged[i]!);
+      trace(`h.${layer}.attn.residual`, out);
+      return out;
+    });
   }
 
-  private mlp(x: Tensor, { weights: w, layer, products, trace }: BlockStep): Tensor {
+  /** Query, key and value; then, when those of all parts are stored, attention: the heads side by side. */
+  private look(
+    normed: readonly Tensor[],
+    { weights: w, layer, parts, step, trace }: BlockStep,
+    scale: number,
+  ) {
+    let kv: LayerKv | undefined;
+    const queries = parts.map(({ products, rows }, i) => {
+      if (products.qkv) {
+        kv ??= step.kv(layer);
+        return products.qkv(normed[i]!, w.attention, rows.slotMapping, kv); // [T, C]
+      }
+      const qkv = products.linear(normed[i]!, w.attention); // [T, 3 · C]
+      trace(`h.${layer}.attn.c_attn`, qkv);
+      kv ??= step.kv(layer);
+      kvWrite(qkv, rows.slotMapping, kv.k, kv.v);
+      return qkv;
+    });
+    return parts.map(({ rows }, i) => step.look(kv!, queries[i]!, rows, scale)); // [T, C]
+  }
+
+  private mlp(x: Tensor, { products }: StepPart, { weights: w, layer, trace }: BlockStep): Tensor {
     const normed = this.norm(x, w.ln2, products.rows); // [T, C]
     const act = products.linear(normed, w.fc, this.config.activation, products.rows); // [T, F]
     const out = products.linear(act, w.fcProjection, { residual: x }); // [T, C]

@@ -16,8 +16,8 @@ export interface Products {
   /** x [T, K] · weight [K, N] + bias, with an epilogue: [T, N] of `dtype`, f32 if not given. */
   linear(x: Tensor, weights: LinearWeights, epilogue?: Epilogue, dtype?: "f32" | "f16"): Tensor;
   /**
-   * The product that gives query, key and value, which stores keys and values in their slots: the queries [T, C]. Without it
-   * `linear` gives all three [T, 3 · C].
+   * The product that gives query, key and value, which stores keys and values in their slots: the queries [T, C], f16 where
+   * attention by tensor cores reads them. Without it `linear` gives all three [T, 3 · C].
    */
   qkv?(x: Tensor, weights: LinearWeights, slotMapping: Tensor, kv: LayerKv): Tensor;
   /** How rows are stored that only a product reads: f16 where it rounds them to halves anyway. */

@@ -1,6 +1,7 @@
 import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { PADDING } from "../ops/attention.ts";
+import { maxAttentionTiles } from "../ops/attention-tiles.ts";
 import { LISTED_SETTINGS, NO_TOKEN, type SampleSettings, setListed, settingsWords } from "../ops/sample.ts";
 import { KNOWN } from "../ops/take-tokens.ts";
 import { Tensor } from "../tensor.ts";
@@ -25,6 +26,10 @@ export interface ArrayLimits {
   /** Where keys and values of padding go. */
   readonly paddingSlot: number;
   readonly vocabSize: number;
+  /** Rows of the tiles in which attention takes them; undefined: row by row. */
+  readonly tileRows: number | undefined;
+  /** Do all rows go in tiles, those of sequences that decode too? */
+  readonly tilesAlways: boolean;
 }
 
 /** Launches whose tokens the ring on the GPU holds. */
@@ -43,6 +48,7 @@ const SECTIONS = [
   "sequenceOf",
   "queryStarts",
   "contextLens",
+  "tiles",
   // Last, since of its rows only those of the batch's sequences are uploaded.
   "slotTable",
 ] as const;
@@ -50,7 +56,8 @@ type Section = (typeof SECTIONS)[number];
 type Layout = Readonly<Record<Section | "end", number>>;
 
 /** The first word of every array for a bucket, and of what lies behind the last one. */
-function layoutOf({ rows, samples }: Bucket, { maxSequences, tableWidth }: ArrayLimits): Layout {
+function layoutOf({ rows, samples }: Bucket, limits: ArrayLimits): Layout {
+  const { maxSequences, tableWidth } = limits;
   const lengths: Record<Section, number> = {
     settings: LISTED_SETTINGS * samples,
     lastRows: samples,
@@ -61,6 +68,7 @@ function layoutOf({ rows, samples }: Bucket, { maxSequences, tableWidth }: Array
     sequenceOf: rows,
     queryStarts: maxSequences + 1,
     contextLens: maxSequences,
+    tiles: 2 * tileCount({ rows, samples }, limits),
     slotTable: maxSequences * tableWidth,
   };
   let end = 0;
@@ -72,6 +80,11 @@ function layoutOf({ rows, samples }: Bucket, { maxSequences, tableWidth }: Array
     }),
   ) as Record<Section, number>;
   return { ...layout, end };
+}
+
+/** Tiles that the recording of a bucket has room for. */
+function tileCount({ rows }: Bucket, { maxSequences, tileRows }: ArrayLimits): number {
+  return tileRows === undefined ? 0 : maxAttentionTiles(rows, maxSequences, tileRows);
 }
 
 /** Words of the arrays of the largest bucket. */
@@ -116,10 +129,24 @@ export class RaggedArrays {
       sequenceOf: [rows],
       queryStarts: [maxSequences + 1],
       contextLens: [maxSequences],
+      tiles: [tileCount(bucket, this.limits), 2],
       slotTable: pageSize === undefined ? [maxSequences] : [maxSequences, tableWidth],
     };
     const { gpu, allocation } = this.buffer;
     return new Tensor(gpu, shapes[name], "u32", allocation, 4 * this.layout(bucket)[name]);
+  }
+
+  get tileRows(): number | undefined {
+    return this.limits.tileRows;
+  }
+
+  /**
+   * Does the step of a bucket attend by tiles? By tensor cores always, since they have an order of sums of their own. Portable
+   * tiles give the bits of rows, so they are for steps that have prompts for sure.
+   */
+  hasTiles({ rows }: Bucket): boolean {
+    const { tileRows, tilesAlways, maxSequences } = this.limits;
+    return tileRows !== undefined && (tilesAlways || rows > maxSequences);
   }
 
   /** Lay a batch out for its bucket. Throws on what the GPU would take without a word, with nothing uploaded. */
@@ -128,6 +155,7 @@ export class RaggedArrays {
     if (this.filled !== bucket) this.rowsOf = [];
     this.filled = bucket;
     this.fillPieces(batch.pieces, bucket, at, launch);
+    this.fillTiles(batch.pieces.length, bucket, at);
     this.fillSamples(batch, bucket, at, launch);
   }
 
@@ -180,6 +208,23 @@ export class RaggedArrays {
       words[at.slotMapping + t] = paddingSlot;
       words[at.sequenceOf + t] = PADDING;
     }
+  }
+
+  /** The tiles of attention, as attentionTiles lists them, without an array on the way. */
+  private fillTiles(pieces: number, bucket: Bucket, at: Layout): void {
+    const { words } = this;
+    const { tileRows } = this.limits;
+    if (tileRows === undefined) return;
+    let word = at.tiles;
+    for (let s = 0; s < pieces; s++) {
+      const begin = words[at.queryStarts + s]!;
+      const fresh = words[at.queryStarts + s + 1]! - begin;
+      for (let row = (Math.ceil(fresh / tileRows) - 1) * tileRows; row >= 0; row -= tileRows) {
+        words[word++] = s;
+        words[word++] = begin + row;
+      }
+    }
+    words.fill(PADDING, word, at.tiles + 2 * tileCount(bucket, this.limits));
   }
 
   /** A row of the slot table, as far as the sequence reaches. */

@@ -1,3 +1,4 @@
+import { attendsByMatrix, batchProducts, tileRowsOf } from "./batch-products.ts";
 import type { Gpt2 } from "./gpt2.ts";
 import type { ArrayLimits, Bucket } from "./ragged-arrays.ts";
 
@@ -26,8 +27,10 @@ export function movedSlots({ layout, pageSize }: StepSizes): number {
 }
 
 /** What the arrays of a step have to know, in a cache of `slots` slots. */
-export function limitsOf({ config }: Gpt2, options: StepSizes, slots: number): ArrayLimits {
+export function limitsOf(model: Gpt2, options: StepSizes, slots: number): ArrayLimits {
+  const { config } = model;
   const { layout, pageSize, maxSequences, maxSeqLen } = options;
+  const [products, shape] = [batchProducts(model), model.cacheShape(options.kvDtype)];
   const paged = layout === "pages";
   return {
     maxSequences,
@@ -37,6 +40,8 @@ export function limitsOf({ config }: Gpt2, options: StepSizes, slots: number): A
     // Page 0 is nobody's; strips have no such page, so padding gets a slot behind them.
     paddingSlot: paged ? 0 : slots,
     vocabSize: config.vocabSize,
+    tileRows: tileRowsOf(model, products, shape),
+    tilesAlways: attendsByMatrix(model, products, shape),
   };
 }
 

@@ -1,5 +1,5 @@
 import type { BufferRange } from "../gpu/recording.ts";
-import { attendPages, attendStrips } from "../kv/attend-slots.ts";
+import { lookInPages, lookInStrips, rememberedStep } from "../kv/attend-slots.ts";
 import type { LayerKv } from "../kv/cache.ts";
 import { gatherRows } from "../ops/gather-rows.ts";
 import { sampleListed } from "../ops/sample.ts";
@@ -35,24 +35,24 @@ export function recordRagged(
   const { layers, arrays, seen, ring, spare } = memory;
   const view = (name: Parameters<RaggedArrays["view"]>[1]) => arrays.view(bucket, name);
   const slotTable = view("slotTable");
-  const step =
-    layout === "pages" ? attendPages(layers, slotTable, pageSize) : attendStrips(layers, slotTable);
+  const look = layout === "pages" ? lookInPages(slotTable, pageSize) : lookInStrips(slotTable);
+  const products = batchProducts(model);
   let range: BufferRange | undefined;
   scope(gpu, () => {
     gpu.stage = "embed";
-    const batch = {
+    const rows = {
       tokenIds: takeTokens(view("tokenIds"), view("sources"), ring),
       positions: view("positions"),
       slotMapping: view("slotMapping"),
       sequenceOf: view("sequenceOf"),
       queryStarts: view("queryStarts"),
       contextLens: view("contextLens"),
-      step,
+      ...(arrays.hasTiles(bucket) ? { tiles: view("tiles"), tileRows: arrays.tileRows } : {}),
     };
-    const x = model.layers(batch, batchProducts(model)); // [T, C]
+    const [x] = model.layers([{ rows, products }], rememberedStep(layers, look)); // [T, C]
     if (bucket.samples === 0) return undefined;
     // Only rows that are sampled go on from here.
-    const logits = batchHead(model, gatherRows(x, view("lastRows"))); // [S, V]
+    const logits = batchHead(model, gatherRows(x!, view("lastRows"))); // [S, V]
     const { allocation, offset, bytes } = logits;
     range = { allocation, offset, bytes };
     gpu.stage = "sample";

@@ -55,6 +55,7 @@ export function attentionArguments(
   v: Tensor,
   batch: AttentionBatch,
   scale: number,
+  dtype: "f32" | "f16" = "f32",
 ) {
   const [, heads, headSize] = k.shape as [number, number, number];
   checkCache(op, k, v);
@@ -68,7 +69,7 @@ export function attentionArguments(
     batch.sequenceOf.cols === qkv.rows && batch.queryStarts.cols === batch.contextLens.cols + 1,
     () => `${op}: qkv is ${shapeText(qkv.shape)} but the batch has ${batch.sequenceOf.cols} rows`,
   );
-  const y = Tensor.empty(qkv.gpu, [qkv.rows, heads * headSize], { label: op });
+  const y = Tensor.empty(qkv.gpu, [qkv.rows, heads * headSize], { dtype, label: op });
   const { work } = batch;
   const { contextLens: context_lens, queryStarts: query_starts, sequenceOf: sequence_of } = batch;
   return {

@@ -1,12 +1,15 @@
 import { check } from "../check.ts";
+import type { Gpu } from "../gpu/gpu.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import { shapeText, type Tensor } from "../tensor.ts";
 import { type AttentionBatch, attention, attentionArguments } from "./attention.ts";
 import type { SlotLookup } from "./decode-attention.ts";
+import { hasMatrixUnits } from "./matrix-form.ts";
 import { pagedAttention } from "./paged-attention.ts";
 import { storagePart } from "./storage.ts";
 
 const kernel = new Kernel("flash-attention");
+const matrix = new Kernel("flash-attention-subgroup-matrix");
 
 /** How the kernel cuts its work: rows of a workgroup, and positions that are in workgroup memory at a time. */
 export interface FlashTile {
@@ -29,21 +32,44 @@ export function flashBytes({ rows, keys }: FlashTile, headQuads: number): number
   return 16 * (rows * stride + keys * stride + weights) + 4 * (2 * 128 + rows);
 }
 
+/** Keys, or what is known of them before there are any: stride is the channels of a head, in whole vec4s. */
+type Heads = Pick<Tensor, "gpu" | "stride">;
+
 /**
  * The tile for keys k on their device; undefined where attention row by row is better. On a CPU that plays GPU it is: 145 ms
  * against 231 for a prompt of 512 tokens with 3 heads of 64, and 12 against 18 for one of 128.
  */
-export function flashTile(k: Tensor): FlashTile | undefined {
+export function flashTile(k: Heads): FlashTile | undefined {
   return k.gpu.forms === "software" ? undefined : firstFit(k);
 }
 
 /** The first of FLASH_TILES that workgroup memory has room for, if any. */
-export function firstFit(k: Tensor): FlashTile | undefined {
+export function firstFit(k: Heads): FlashTile | undefined {
   return FLASH_TILES.find((tile) => fits(tile, k));
 }
 
-function fits(tile: FlashTile, k: Tensor): boolean {
+function fits(tile: FlashTile, k: Heads): boolean {
   return flashBytes(tile, k.stride / 4) <= k.gpu.limits.maxComputeWorkgroupStorageSize;
+}
+
+/** Rows of a tile of flash-attention-subgroup-matrix.wgsl. */
+export const MATRIX_TILE_ROWS = 64;
+/** Its head size: that of every GPT-2. */
+const MATRIX_HEAD_SIZE = 64;
+/** What it takes of workgroup memory, in bytes. */
+const MATRIX_BYTES = 48_912;
+
+/** Can `matrixFlashAttention` attend to keys and values of this shape here? */
+export function hasMatrixAttention(
+  gpu: Gpu,
+  { headSize, dtype }: { readonly headSize: number; readonly dtype: string },
+): boolean {
+  return (
+    headSize === MATRIX_HEAD_SIZE &&
+    dtype === "f16" &&
+    hasMatrixUnits(gpu) &&
+    gpu.limits.maxComputeWorkgroupStorageSize >= MATRIX_BYTES
+  );
 }
 
 /**
@@ -93,6 +119,44 @@ export function flashAttentionWith(
   return y;
 }
 
+/**
+ * The same by subgroup matrices, see hasMatrixAttention: queries [T, C] f16, k and v [slots, H, 64] f16, batch.tiles of
+ * MATRIX_TILE_ROWS rows; a new tensor [T, C] f16. Scores and sums are f32, weights are rounded to halves.
+ *
+ * It has an order of sums of its own: a row has other last bits than `attention` gives it, but the same ones alone, in a
+ * prompt and in any piece of one.
+ */
+export function matrixFlashAttention(
+  queries: Tensor,
+  k: Tensor,
+  v: Tensor,
+  slots: SlotLookup,
+  batch: AttentionBatch,
+  scale: number,
+): Tensor {
+  const op = "flash-attention";
+  const [, heads, headSize] = k.shape as [number, number, number];
+  check(
+    headSize === MATRIX_HEAD_SIZE && queries.cols === heads * headSize && batch.tileRows === MATRIX_TILE_ROWS,
+    () =>
+      `${op}: queries are ${shapeText(queries.shape)}, the cache ${shapeText(k.shape)}, tiles have ${batch.tileRows} rows; wanted H · D queries, heads of ${MATRIX_HEAD_SIZE} and tiles of ${MATRIX_TILE_ROWS}`,
+  );
+  const { y, buffers, params, workgroups, options } = flashArguments(
+    op,
+    queries,
+    k,
+    v,
+    slots,
+    batch,
+    scale,
+    "f16",
+  );
+  const { head_size: _, ...used } = params;
+  const { HEAD_QUADS: __, ...constants } = options.constants;
+  matrix.run(queries.gpu, buffers, used, workgroups, { parts: [slots.part], constants, work: options.work });
+  return y;
+}
+
 /** Everything that kernels of attention by tiles have in common; throws on what does not fit together. */
 export function flashArguments(
   op: string,
@@ -102,6 +166,7 @@ export function flashArguments(
   slots: SlotLookup,
   batch: AttentionBatch,
   scale: number,
+  dtype: "f32" | "f16" = "f32",
 ) {
   const { tiles, contextLens } = batch;
   check(
@@ -113,7 +178,7 @@ export function flashArguments(
     (isPaged ? slots.table.rows : slots.table.rows * slots.table.cols) === contextLens.cols,
     () => `${op}: the table is ${shapeText(slots.table.shape)} but there are ${contextLens.cols} sequences`,
   );
-  const { y, buffers, params, workgroups, options } = attentionArguments(op, qkv, k, v, batch, scale);
+  const { y, buffers, params, workgroups, options } = attentionArguments(op, qkv, k, v, batch, scale, dtype);
   const { sequence_of: _, ...used } = buffers;
   return {
     y,

@@ -76,7 +76,7 @@ export function matrixTile(rows: number, depth: number, columns: number, table?:
     return across * down >= t.many && rows > t.rows / 2 && depth >= (t.depth ?? 0);
   };
   const choice = MATRIX_TILES.find(suits) ?? MATRIX_TILES.at(-1)!;
-  const part = chooseTile(table, rows, columns, choice.part);
+  const part = chooseTile(table, rows, columns, choice.part, depth);
   const found = MATRIX_TILES.find((t) => t.part === part)!;
   return { parts: [found.part, found.sums], workgroups: grid(found) };
 }

@@ -48,8 +48,8 @@ test("small tiles where large ones would be too few for a GPU", () => {
 
 test("a measured table chooses instead, by the nearest point", () => {
   const table = [
-    { rows: 1, columns: 768, tile: "matrix-tile-64x64" },
-    { rows: 4096, columns: 768, tile: "default" },
+    { rows: 1, depth: 768, columns: 768, tile: "matrix-tile-64x64" },
+    { rows: 4096, depth: 768, columns: 768, tile: "default" },
   ];
   expect(matrixTile(2, 768, 768, table).parts).toEqual(["matrix-tile-64x64", "matrix-sums-2x2"]);
   expect(matrixTile(4096, 768, 768, table)).toEqual(matrixTile(4096, 768, 768));
@@ -103,7 +103,7 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
     const results: Float32Array[] = [];
     try {
       for (const [tile] of TILES) {
-        gpu.tuning = { matrix: [{ rows: 1, columns: 1, tile }] };
+        gpu.tuning = { matrix: [{ rows: 1, depth: 1, columns: 1, tile }] };
         results.push((await run()).values);
       }
     } finally {

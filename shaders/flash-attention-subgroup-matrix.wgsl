@@ -1,0 +1,200 @@
+// with storage-f16.wgsl
+// with flash-matrices.wgsl
+// with flash-softmax.wgsl
+// with slots-contiguous.wgsl | slots-paged.wgsl
+//
+// flash-attention.wgsl by subgroup matrices (tensor cores), for heads of 64 channels and everything in halves (Dao et al., 2022).
+//
+//   y[t, h] = Σ_j p[t, j] · v[j, h] / Σ_j p[t, j],   p[t, j] = half(exp2(scale · log2(e) · q[t, h] · k[j, h] - m[t]))
+//
+// A workgroup owns one head of up to 64 neighbouring rows of one sequence, and walks over its keys and values, 64 positions at a
+// time, from the first on. Four subgroups share the work: 16 rows each, or, where there are no more than 16 rows (a step that
+// decodes has one), 16 columns each of the same rows. A sum is the same chain of matrix products either way, and what is
+// masked adds zeros: a row has the same bits alone, in a prompt, and in any piece of one.
+//
+// A thread cannot see a matrix's elements, so scores go through workgroup memory, where two threads have a row (eight, where rows
+// are few). Sums stay in matrices, which cannot be scaled row by row; so m is not the maximum so far, but one that is
+// at most RISE below it: only when a row's maximum rises by more, sums take the way through memory. The sum of the weights is
+// one more column of the product, of ones, and so sees the same rounded weights.
+//
+//   dispatch       [H, tiles]
+//   qkv            [T, C]     f16, the queries
+//   k, v           [slots, H, 64]  f16
+//   context_lens   [S]        u32, tokens of each sequence, the new ones included
+//   query_starts   [S + 1]    u32, the new tokens of sequence s are rows query_starts[s] … query_starts[s + 1] - 1
+//   tiles          [n, 2]     u32, sequence and first row of each tile; NONE: no tile
+//   slot_table     where positions lie: see the part
+//   y              [T, C]     f16
+
+const NONE = 0xffffffffu;
+const LOG2_E = 1.4426950408889634;
+const RISE = 8.0; // weights are at most 2^8 then, which a half holds, and a sum of 2^20 of them a float
+
+override HEADS: u32 = 1u;
+
+struct Params {
+  qkv_stride: u32,
+  y_stride: u32,
+  scale: f32,      // usually 1/√head_size
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<Oct>;
+@group(0) @binding(2) var<storage, read> k: array<Oct>;
+@group(0) @binding(3) var<storage, read> v: array<Oct>;
+@group(0) @binding(4) var<storage, read> context_lens: array<u32>;
+@group(0) @binding(5) var<storage, read> query_starts: array<u32>;
+@group(0) @binding(6) var<storage, read> tiles: array<u32>;
+@group(0) @binding(7) var<storage, read> slot_table: array<u32>;
+@group(0) @binding(8) var<storage, read_write> y: array<Packed4>;
+
+// Where position i of the tile at `first` lies; past the context the last one stands in.
+fn locate(sequence: u32, head: u32, first: u32, context: u32, i: u32) {
+  rows_of_slots[i] = (slot_of(sequence, min(first + i, context - 1u)) * HEADS + head) * OCTS;
+}
+
+@compute @workgroup_size(THREADS)
+fn main(
+  @builtin(workgroup_id) workgroup: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+  @builtin(subgroup_id) subgroup: u32,
+) {
+  let head = workgroup.x;
+  let sequence = tiles[2u * workgroup.y];
+  if (sequence == NONE) { // the same for all threads: no barrier is missed
+    return;
+  }
+
+  // 1. The rows of this tile, and how much the first and the last of them see.
+  let first_row = tiles[2u * workgroup.y + 1u];
+  let end = query_starts[sequence + 1u];
+  let count = min(TILE_ROWS, end - first_row);
+  let context = context_lens[sequence];
+  let first_visible = context - (end - 1u - first_row);
+  let visible = first_visible + count - 1u;
+  let few = count <= FEW_ROWS;
+
+  // 2. The queries, and where the first keys lie.
+  for (var i = 0u; i < TILE_ROWS * OCTS / THREADS; i++) {
+    let oct = i * THREADS + thread;
+    let row = oct / OCTS;
+    let query = qkv[(first_row + min(row, count - 1u)) * (params.qkv_stride / 8u) + head * OCTS + oct % OCTS];
+    weights[row * STRIDE + oct % OCTS] = select(vec4u(), query, row < count);
+  }
+  if (thread < KEYS) {
+    locate(sequence, head, 0u, context, thread);
+  }
+  if (thread < TILE_ROWS) {
+    references[thread] = LOWEST;
+  }
+  workgroupBarrier(); // queries and places are there
+
+  let own_row = select(16u * subgroup, 0u, few); // of the subgroup
+  let query0 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE, STRIDE);
+  let query1 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 2u, STRIDE);
+  let query2 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 4u, STRIDE);
+  let query3 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 6u, STRIDE);
+  let ones = Right(1.0);
+
+  var sums: Sums;
+  var next_keys: array<Oct, LOADS>;
+  var next_values: array<Oct, LOADS>;
+  for (var i = 0u; i < LOADS; i++) {
+    let oct = i * THREADS + thread;
+    let at = rows_of_slots[oct / OCTS] + oct % OCTS;
+    next_keys[i] = k[at];
+    next_values[i] = v[at];
+  }
+
+  // 3. Tile by tile over the positions that any row sees.
+  for (var first = 0u; first < visible; first += KEYS) {
+    workgroupBarrier(); // all are done with the tile before, and with the places of this one
+    for (var i = 0u; i < LOADS; i++) {
+      let oct = i * THREADS + thread;
+      let inside = first + oct / OCTS < context; // a weight of zero would not stop a NaN of an unused slot
+      keys[oct / OCTS * STRIDE + oct % OCTS] = select(vec4u(), next_keys[i], inside);
+      values[oct / OCTS * STRIDE + oct % OCTS] = select(vec4u(), next_values[i], inside);
+    }
+    if (thread < KEYS) {
+      locate(sequence, head, first + KEYS, context, thread);
+    }
+    workgroupBarrier(); // keys, values and the places of the next ones are there
+
+    // 3a. The next tile sets out: it arrives while this one is used.
+    for (var i = 0u; i < LOADS; i++) {
+      let oct = i * THREADS + thread;
+      let at = rows_of_slots[oct / OCTS] + oct % OCTS;
+      next_keys[i] = k[at];
+      next_values[i] = v[at];
+    }
+
+    // 3b. Scores, 16 × 16 at a time.
+    let last_column = select(KEYS, 16u * subgroup + 16u, few);
+    for (var column = select(0u, 16u * subgroup, few); column < last_column; column += 16u) {
+      var sum: Result;
+      sum = subgroupMatrixMultiplyAccumulate(query0, key_matrix(column, 0u), sum);
+      sum = subgroupMatrixMultiplyAccumulate(query1, key_matrix(column, 16u), sum);
+      sum = subgroupMatrixMultiplyAccumulate(query2, key_matrix(column, 32u), sum);
+      sum = subgroupMatrixMultiplyAccumulate(query3, key_matrix(column, 48u), sum);
+      subgroupMatrixStore<row_major>(&scores, own_row * SCORE_STRIDE + column / 4u, sum, SCORE_STRIDE);
+    }
+    workgroupBarrier(); // the scores are there
+
+    // 3c. Weights of the scores, by the threads that share a row, which are neighbours. In the first tile there is nothing yet
+    //     that would have to shrink.
+    let share = select(2u, 8u, few); // threads of a row
+    let row = thread / share;
+    let row_visible = first_visible + min(row, count - 1u);
+    let scale = params.scale * LOG2_E;
+    let largest = largest_score(row, share, thread, first, row_visible, few) * scale;
+    let before = references[row];
+    let does_rise = largest > before + RISE;
+    let reference = select(before, largest, does_rise);
+    let any_rises = subgroupAny(does_rise && first > 0u);
+    if (thread % 32u == 0u) {
+      rises[subgroup] = select(0u, 1u, any_rises);
+    }
+    write_weights(row, share, thread, first, row_visible, scale, reference);
+    let any_rise = workgroupUniformLoad(&rises); // the weights are there, and every thread has read its row's reference
+    if (thread % share == 0u) {
+      references[row] = reference;
+      shrinks[row] = select(1.0, exp2(before - reference), does_rise);
+    }
+
+    // 3d. Where a reference has risen, what was summed up shrinks to match.
+    if (any_rise[0] + any_rise[1] + any_rise[2] + any_rise[3] != 0u) {
+      store_sums(&sums, few, subgroup);
+      workgroupBarrier(); // the sums and their factors are there
+      for (var i = thread; i < TILE_ROWS * SCORE_STRIDE; i += THREADS) {
+        scores[i] *= shrinks[i / SCORE_STRIDE];
+      }
+      workgroupBarrier(); // they have shrunk
+      load_sums(&sums, few, subgroup);
+    }
+
+    // 3e. The weighted values, 16 positions at a time, and the sum of the weights.
+    for (var position = 0u; position < KEYS; position += 16u) {
+      let weight = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + position / 8u, STRIDE);
+      if (few) {
+        sums.values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u * subgroup), sums.values0);
+      } else {
+        sums.values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 0u), sums.values0);
+        sums.values1 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u), sums.values1);
+        sums.values2 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 32u), sums.values2);
+        sums.values3 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 48u), sums.values3);
+      }
+      sums.weights = subgroupMatrixMultiplyAccumulate(weight, ones, sums.weights);
+    }
+  }
+
+  // 4. Divide and store.
+  workgroupBarrier(); // all have read their scores
+  store_sums(&sums, few, subgroup);
+  workgroupBarrier(); // the sums are there
+  for (var i = thread; i < count * QUADS; i += THREADS) {
+    let row = i / QUADS;
+    let sum = scores[row * SCORE_STRIDE + QUADS].x;
+    let quad = scores[row * SCORE_STRIDE + i % QUADS];
+    y[((first_row + row) * params.y_stride) / 4u + head * QUADS + i % QUADS] = pack4(quad / sum);
+  }
+}
