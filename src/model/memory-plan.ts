@@ -54,7 +54,7 @@ export interface MemoryPlan extends Sharing {
   readonly liveBytes: number;
 }
 
-/** What of a step's form its products decide, with a cache that remembers. */
+/** What of a step's form its products decide. */
 export function productForm({ qkv, rows }: Products): Pick<StepForm, "queriesOnly" | "rowDtype"> {
   return { queriesOnly: qkv !== undefined, rowDtype: rows };
 }
@@ -125,29 +125,32 @@ export function stepValues(
   function attend(x: Open): Open {
     launch("ln_1", x);
     const normed = value("normed", [T, C], rowDtype);
-    launch("qkv", normed);
-    const qkv = form.queriesOnly ? value("queries", [T, C]) : value("qkv", [T, 3 * C]);
-    const { merged } = form.queriesOnly ? look(qkv) : storeAndLook(qkv);
+    const merged = look(normed);
     launch("proj", merged, x);
     const middle = value("middle", [T, C]);
-    giveBack(normed, qkv, merged);
+    giveBack(normed, merged);
     return middle;
   }
 
-  function storeAndLook(qkv: Open): { merged: Open } {
-    launch("store", qkv);
-    if (!forgets) return look(qkv);
-    const { heads, headSize, dtype } = forgets;
-    const k = value("keys", [T, heads, headSize], dtype);
-    const v = value("values", [T, heads, headSize], dtype);
-    const found = look(qkv, k, v);
-    giveBack(k, v);
-    return found;
-  }
-
-  function look(...reads: readonly Open[]): { merged: Open } {
-    launch("attend", ...reads);
-    return { merged: value("merged", [T, C]) };
+  /** Query, key and value, stored by a launch of their own or not; then attention. */
+  function look(normed: Open): Open {
+    launch("qkv", normed);
+    const stored: Open[] = [];
+    const store = () => {
+      if (!forgets) return;
+      const { heads, headSize, dtype } = forgets;
+      for (const name of ["keys", "values"]) stored.push(value(name, [T, heads, headSize], dtype));
+    };
+    if (form.queriesOnly) store();
+    const qkv = form.queriesOnly ? value("queries", [T, C]) : value("qkv", [T, 3 * C]);
+    if (!form.queriesOnly) {
+      launch("store", qkv);
+      store();
+    }
+    launch("attend", qkv, ...stored);
+    const merged = value("merged", [T, C]);
+    giveBack(qkv, ...stored);
+    return merged;
   }
 
   /** x + mlp(ln_2(x)). */

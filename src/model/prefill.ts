@@ -59,12 +59,13 @@ export function prefill(
   const scratch = { rows: Math.max(...pieces.map(sum)), samples: items.length };
   const done = counts.map(() => 0);
   const itemsOf = (piece: readonly number[]) =>
-    items.flatMap(({ place, tokens }, s) => {
+    items.flatMap(({ place, tokens, prompt = tokens.length }, s) => {
       const count = piece[s]!;
       if (count === 0) return [];
       const start = done[s]!;
       done[s] = start + count;
-      return [{ place, tokens: tokens.slice(start, start + count) }];
+      const ofPrompt = Math.max(0, Math.min(prompt - start, count));
+      return [{ place, tokens: tokens.slice(start, start + count), prompt: ofPrompt }];
     });
   for (const piece of pieces.slice(0, -1)) model.fill(cache, itemsOf(piece), scratch);
   return model.forward(cache, itemsOf(pieces.at(-1)!), undefined, scratch);

@@ -47,7 +47,7 @@ export class StepScratch {
 
   private plan({ rows, samples }: StepSize, cache: KvCache, products: Products): MemoryPlan {
     const forgets = cache instanceof NoCache ? cache.shape : undefined;
-    const form = forgets ? { rowDtype: products.rows, forgets } : productForm(products);
+    const form = { ...productForm(products), ...(forgets ? { forgets } : {}) };
     const key = JSON.stringify([rows, samples, form]);
     if (this.last?.key !== key)
       this.last = { key, plan: memoryPlan(this.config, { rows, samples, ...form }) };
