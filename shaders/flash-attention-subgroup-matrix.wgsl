@@ -131,7 +131,7 @@ fn main(
     // 3b. Scores, 16 × 16 at a time.
     let last_column = select(KEYS, 16u * subgroup + 16u, few);
     for (var column = select(0u, 16u * subgroup, few); column < last_column; column += 16u) {
-      var sum: Result;
+      var sum = Result(); // said, since a variable of a loop keeps its value from turn to turn on some drivers
       sum = subgroupMatrixMultiplyAccumulate(query0, key_matrix(column, 0u), sum);
       sum = subgroupMatrixMultiplyAccumulate(query1, key_matrix(column, 16u), sum);
       sum = subgroupMatrixMultiplyAccumulate(query2, key_matrix(column, 32u), sum);

@@ -134,6 +134,11 @@ export class Gpu {
     this.memory.afterSubmit();
   }
 
+  /** Run what was recorded so far, so that a GPU is busy while the rest is recorded. A recording for replay stays whole. */
+  flush(): void {
+    if (!this.capturing && this.forms === "gpu") this.submit();
+  }
+
   /** Take the recording in progress away, to run it elsewhere (the timer does). Its buffers stay as they are. */
   takeRecording(): Recording {
     const taken = this.recording;

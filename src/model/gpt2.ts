@@ -25,6 +25,9 @@ export type Trace = (name: string, tensor: Tensor) => void;
 
 const noTrace: Trace = () => {};
 
+/** Layers between submits of a forward pass: the host takes about as long to record three as the GPU to run a short prompt's. */
+const FLUSH_LAYERS = 3;
+
 /** Rows of a step that are computed by the same kernels. */
 export interface StepPart {
   readonly rows: Rows;
@@ -124,6 +127,7 @@ export class Gpt2 {
       const ys = scope(this.gpu, () => this.block(xs, { weights, layer, parts, step, trace })); // [T, C]
       for (const x of xs) x.free();
       xs = ys;
+      if (layer % FLUSH_LAYERS === 0) this.gpu.flush();
     });
     this.gpu.stage = "head";
     return xs;

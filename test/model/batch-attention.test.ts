@@ -23,6 +23,8 @@ const shape = { heads: 2, headSize: 64 };
 const here = hasMatrixAttention(gpu, { headSize: 64, dtype: "f16" });
 const missing = here ? "" : " (skipped: this adapter has no subgroup matrices of 16 × 16 × 16 halves)";
 const C = shape.heads * shape.headSize;
+/** Results are rounded to halves, of which neighbours below 1 are 2^-11 apart. */
+const CLOSE = { nmse: TOLERANCE.attention.f16.nmse, maxAbs: 1e-3 };
 const TILE = { rows: MATRIX_TILE_ROWS, keys: 64 };
 
 test.each(["slots-contiguous", "slots-paged"])(
@@ -85,7 +87,7 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
     { lengths: Array.from({ length: 33 }, (_, i) => [7 * i, 1] as const), why: "decode of 33 sequences" },
   ])("$why", async ({ lengths }) => {
     const batch = batchOf(lengths);
-    expectClose((await run(batch)).values, expectedAttention(batch), TOLERANCE.attention.f16);
+    expectClose((await run(batch)).values, expectedAttention(batch), CLOSE);
   });
 
   test.each(VALUES_NAMES)("values: %s", async (name) => {
@@ -93,8 +95,8 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
     const expected = expectedAttention(batch);
     const largest = expected.reduce((most, v) => Math.max(most, Math.abs(v)), 1);
     expectClose((await run(batch)).values, expected, {
-      nmse: TOLERANCE.attention.f16.nmse,
-      maxAbs: TOLERANCE.attention.f16.maxAbs * largest,
+      nmse: CLOSE.nmse,
+      maxAbs: CLOSE.maxAbs * largest,
     });
   });
 
@@ -105,7 +107,7 @@ describe.skipIf(!here)(`by subgroup matrices${missing}`, () => {
       ...batch,
       contexts: [{ ...batch.contexts[0]!, keys: stored(keys, "f16") }],
     };
-    expectClose((await run(rising)).values, expectedAttention(rising), TOLERANCE.attention.f16);
+    expectClose((await run(rising)).values, expectedAttention(rising), CLOSE);
   });
 
   test("pages anywhere give the bits of strips, whatever their size, and so do entries of no tile", async () => {
