@@ -28,7 +28,6 @@
 
 const NONE = 0xffffffffu;
 const LOG2_E = 1.4426950408889634;
-const RISE = 8.0; // weights are at most 2^8 then, which a half holds, and a sum of 2^20 of them a float
 
 override HEADS: u32 = 1u;
 
@@ -90,11 +89,7 @@ fn main(
   workgroupBarrier(); // queries and places are there
 
   let own_row = select(16u * subgroup, 0u, few); // of the subgroup
-  let query0 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE, STRIDE);
-  let query1 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 2u, STRIDE);
-  let query2 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 4u, STRIDE);
-  let query3 = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + 6u, STRIDE);
-  let ones = Right(1.0);
+  let queries = load_queries(own_row);
 
   var sums: Sums;
   var next_keys: array<Oct, LOADS>;
@@ -129,14 +124,13 @@ fn main(
     }
 
     // 3b. Scores, 16 × 16 at a time.
-    let last_column = select(KEYS, 16u * subgroup + 16u, few);
-    for (var column = select(0u, 16u * subgroup, few); column < last_column; column += 16u) {
-      var sum = Result(); // said, since a variable of a loop keeps its value from turn to turn on some drivers
-      sum = subgroupMatrixMultiplyAccumulate(query0, key_matrix(column, 0u), sum);
-      sum = subgroupMatrixMultiplyAccumulate(query1, key_matrix(column, 16u), sum);
-      sum = subgroupMatrixMultiplyAccumulate(query2, key_matrix(column, 32u), sum);
-      sum = subgroupMatrixMultiplyAccumulate(query3, key_matrix(column, 48u), sum);
-      subgroupMatrixStore<row_major>(&scores, own_row * SCORE_STRIDE + column / 4u, sum, SCORE_STRIDE);
+    if (few) {
+      score(queries, own_row, 16u * subgroup);
+    } else {
+      score(queries, own_row, 0u);
+      score(queries, own_row, 16u);
+      score(queries, own_row, 32u);
+      score(queries, own_row, 48u);
     }
     workgroupBarrier(); // the scores are there
 
@@ -146,19 +140,21 @@ fn main(
     let row = thread / share;
     let row_visible = first_visible + min(row, count - 1u);
     let scale = params.scale * LOG2_E;
-    let largest = largest_score(row, share, thread, first, row_visible, few) * scale;
     let before = references[row];
-    let does_rise = largest > before + RISE;
-    let reference = select(before, largest, does_rise);
-    let any_rises = subgroupAny(does_rise && first > 0u);
+    var reference: f32;
+    if (few) {
+      reference = weigh_few(row, thread % 8u, first, row_visible, scale, before);
+    } else {
+      reference = weigh_many(row, thread % 2u, first, row_visible, scale, before);
+    }
+    let any_rises = subgroupAny(reference != before && first > 0u);
     if (thread % 32u == 0u) {
       rises[subgroup] = select(0u, 1u, any_rises);
     }
-    write_weights(row, share, thread, first, row_visible, scale, reference);
     let any_rise = workgroupUniformLoad(&rises); // the weights are there, and every thread has read its row's reference
     if (thread % share == 0u) {
       references[row] = reference;
-      shrinks[row] = select(1.0, exp2(before - reference), does_rise);
+      shrinks[row] = exp2(before - reference); // 1 where it stays
     }
 
     // 3d. Where a reference has risen, what was summed up shrinks to match.
@@ -173,18 +169,10 @@ fn main(
     }
 
     // 3e. The weighted values, 16 positions at a time, and the sum of the weights.
-    for (var position = 0u; position < KEYS; position += 16u) {
-      let weight = subgroupMatrixLoad<Left, row_major>(&weights, own_row * STRIDE + position / 8u, STRIDE);
-      if (few) {
-        sums.values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u * subgroup), sums.values0);
-      } else {
-        sums.values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 0u), sums.values0);
-        sums.values1 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u), sums.values1);
-        sums.values2 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 32u), sums.values2);
-        sums.values3 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 48u), sums.values3);
-      }
-      sums.weights = subgroupMatrixMultiplyAccumulate(weight, ones, sums.weights);
-    }
+    add_values(&sums, own_row, 0u, few, subgroup);
+    add_values(&sums, own_row, 16u, few, subgroup);
+    add_values(&sums, own_row, 32u, few, subgroup);
+    add_values(&sums, own_row, 48u, few, subgroup);
   }
 
   // 4. Divide and store.

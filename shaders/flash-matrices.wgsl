@@ -49,6 +49,48 @@ fn value_matrix(position: u32, channel: u32) -> Right {
   return subgroupMatrixLoad<Right, row_major>(&values, position * STRIDE + channel / 8u, STRIDE);
 }
 
+// 16 rows of queries, 16 channels each.
+struct Queries {
+  channels0: Left,
+  channels16: Left,
+  channels32: Left,
+  channels48: Left,
+}
+
+fn load_queries(row: u32) -> Queries {
+  let at = row * STRIDE;
+  return Queries(
+    subgroupMatrixLoad<Left, row_major>(&weights, at, STRIDE),
+    subgroupMatrixLoad<Left, row_major>(&weights, at + 2u, STRIDE),
+    subgroupMatrixLoad<Left, row_major>(&weights, at + 4u, STRIDE),
+    subgroupMatrixLoad<Left, row_major>(&weights, at + 6u, STRIDE),
+  );
+}
+
+// Scores of 16 rows and 16 positions.
+fn score(queries: Queries, row: u32, position: u32) {
+  var sum = Result();
+  sum = subgroupMatrixMultiplyAccumulate(queries.channels0, key_matrix(position, 0u), sum);
+  sum = subgroupMatrixMultiplyAccumulate(queries.channels16, key_matrix(position, 16u), sum);
+  sum = subgroupMatrixMultiplyAccumulate(queries.channels32, key_matrix(position, 32u), sum);
+  sum = subgroupMatrixMultiplyAccumulate(queries.channels48, key_matrix(position, 48u), sum);
+  subgroupMatrixStore<row_major>(&scores, row * SCORE_STRIDE + position / 4u, sum, SCORE_STRIDE);
+}
+
+// Add the weighted values of 16 positions, and their weights.
+fn add_values(sums: ptr<function, Sums>, row: u32, position: u32, few: bool, subgroup: u32) {
+  let weight = subgroupMatrixLoad<Left, row_major>(&weights, row * STRIDE + position / 8u, STRIDE);
+  if (few) {
+    (*sums).values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u * subgroup), (*sums).values0);
+  } else {
+    (*sums).values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 0u), (*sums).values0);
+    (*sums).values1 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u), (*sums).values1);
+    (*sums).values2 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 32u), (*sums).values2);
+    (*sums).values3 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 48u), (*sums).values3);
+  }
+  (*sums).weights = subgroupMatrixMultiplyAccumulate(weight, Right(1.0), (*sums).weights);
+}
+
 // Put sums where their rows and columns are in `scores`, the sum of weights behind them.
 fn store_sums(sums: ptr<function, Sums>, few: bool, subgroup: u32) {
   let row = 16u * subgroup * SCORE_STRIDE;

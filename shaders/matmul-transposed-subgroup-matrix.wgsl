@@ -37,8 +37,12 @@ fn fetch_w(i: u32, k: u32, thread: u32) -> vec4u {
   let oct = i * THREADS + thread;
   let row = first_column + oct / DEPTH_OCTS;
   let column = k / 8u + oct % DEPTH_OCTS;
-  let inside = row < params.count && column < params.k_octs;
-  return select(vec4u(), w[min(row, params.count - 1u) * params.k_octs + min(column, params.k_octs - 1u)], inside);
+  return w[min(row, params.count - 1u) * params.k_octs + min(column, params.k_octs - 1u)];
+}
+
+fn is_w(i: u32, k: u32, thread: u32) -> bool {
+  let oct = i * THREADS + thread;
+  return first_column + oct / DEPTH_OCTS < params.count && k / 8u + oct % DEPTH_OCTS < params.k_octs;
 }
 
 fn w_place(i: u32, thread: u32) -> u32 {
@@ -50,6 +54,20 @@ fn w_matrix(k: u32, column: u32) -> Right {
   return subgroupMatrixLoad<Right, col_major>(&stage, X_OCTS + column * W_STRIDE + k / 8u, W_STRIDE);
 }
 
+// A strip that is in workgroup memory.
+fn finish_strip(strip: u32, first_row: u32, thread: u32) {
+  workgroupBarrier(); // the strip is complete
+  for (var i = 0u; i < STRIP_LOADS; i++) {
+    let place = strip_place(strip, i, thread);
+    let row = first_row + place.x;
+    let column = first_column + 4u * place.y;
+    if (row < params.rows && column < params.columns) {
+      y[(row * params.stride + params.first + column) / 4u] = strip_sum(i, thread);
+    }
+  }
+  workgroupBarrier(); // the strip was read
+}
+
 @compute @workgroup_size(THREADS)
 fn main(
   @builtin(workgroup_id) workgroup: vec3u,
@@ -59,19 +77,5 @@ fn main(
   let first_row = workgroup.y * TILE_ROWS;
   first_column = workgroup.x * TILE_COLUMNS;
   var sums = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
-
-  // Store: strip by strip.
-  for (var strip = 0u; strip < ROW_MATRICES; strip++) {
-    store_strip(&sums, strip, subgroup);
-    workgroupBarrier(); // the strip is complete
-    for (var i = 0u; i < STRIP_LOADS; i++) {
-      let place = strip_place(strip, i, thread);
-      let row = first_row + place.x;
-      let column = first_column + 4u * place.y;
-      if (row < params.rows && column < params.columns) {
-        y[(row * params.stride + params.first + column) / 4u] = strip_sum(i, thread);
-      }
-    }
-    workgroupBarrier(); // the strip was read
-  }
+  finish_sums(&sums, first_row, thread, subgroup);
 }

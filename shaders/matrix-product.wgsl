@@ -15,7 +15,8 @@ enable subgroups;
 // The kernel chooses the sizes (matrix-tile-….wgsl), the sums of a subgroup (matrix-sums-….wgsl) and how x is stored
 // (matrix-x-….wgsl), binds x [rows, K] and w, and has the params depth (K) and k_octs. They are no constants of the pipeline:
 // drivers would unroll the loop over k, and take seconds to compile it. It declares
-//   fetch_w(i, k, thread) -> vec4u       load i of a thread: its oct of w's tile that begins at k; zero outside of w
+//   fetch_w(i, k, thread) -> vec4u       load i of a thread: its oct of w's tile that begins at k, or of any other outside of w
+//   is_w(i, k, thread) -> bool           is it in w?
 //   w_place(i, thread) -> u32            where that oct goes in the tile, which takes W_OCTS
 //   w_matrix(k, column) -> Right         16 × 16 of the staged tile
 
@@ -35,9 +36,9 @@ const X_OCTS = TILE_ROWS * X_STRIDE;
 const X_LOADS = TILE_ROWS * DEPTH_OCTS / THREADS;
 const W_LOADS = TILE_COLUMNS * DEPTH_OCTS / THREADS;
 
-// What a thread loads of both tiles for a step.
+// What a thread loads of both tiles for a step, as it comes: whoever looks at a value waits for it, so that is for `store`.
 struct Loads {
-  x: array<vec4u, X_LOADS>,
+  x: array<RowOct, X_LOADS>,
   w: array<vec4u, W_LOADS>,
 }
 
@@ -56,26 +57,23 @@ fn multiply_tile(first_row: u32, last_row: u32, thread: u32, subgroup: u32) -> S
   var loads = fetch(0u, first_row, last_row, thread);
   for (var k = 0u; k < params.depth; k += TILE_DEPTH) {
     workgroupBarrier(); // the stage is free: all have multiplied what was in it
-    store(&loads, thread);
+    store(&loads, k, thread);
     workgroupBarrier(); // the stage is complete
     loads = fetch(k + TILE_DEPTH, first_row, last_row, thread);
-    for (var step = 0u; step < TILE_DEPTH; step += 16u) {
-      multiply_step(step, row, column, &sums);
-    }
+    multiply_stage(row, column, &sums);
   }
   workgroupBarrier(); // the stage is free: strips go through it
   return sums;
 }
 
-// Ask for what the step at k needs: zeros past K.
+// Ask for what the step at k needs.
 fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
   var loads: Loads;
   for (var i = 0u; i < X_LOADS; i++) {
     let oct = i * THREADS + thread;
     let row = min(first_row + oct / DEPTH_OCTS, last_row);
     let column = k / 8u + oct % DEPTH_OCTS;
-    let value = x_oct(row * params.k_octs + min(column, params.k_octs - 1u));
-    loads.x[i] = select(vec4u(), value, column < params.k_octs);
+    loads.x[i] = x_oct(row * params.k_octs + min(column, params.k_octs - 1u));
   }
   for (var i = 0u; i < W_LOADS; i++) {
     loads.w[i] = fetch_w(i, k, thread);
@@ -83,14 +81,15 @@ fn fetch(k: u32, first_row: u32, last_row: u32, thread: u32) -> Loads {
   return loads;
 }
 
-// Put what has arrived into the stage.
-fn store(loads: ptr<function, Loads>, thread: u32) {
+// Put what has arrived for the step at k into the stage, zeros for what is outside of x and w.
+fn store(loads: ptr<function, Loads>, k: u32, thread: u32) {
   for (var i = 0u; i < X_LOADS; i++) {
     let oct = i * THREADS + thread;
-    stage[oct / DEPTH_OCTS * X_STRIDE + oct % DEPTH_OCTS] = (*loads).x[i];
+    let is_x = k / 8u + oct % DEPTH_OCTS < params.k_octs;
+    stage[oct / DEPTH_OCTS * X_STRIDE + oct % DEPTH_OCTS] = select(vec4u(), halves_of((*loads).x[i]), is_x);
   }
   for (var i = 0u; i < W_LOADS; i++) {
-    stage[X_OCTS + w_place(i, thread)] = (*loads).w[i];
+    stage[X_OCTS + w_place(i, thread)] = select(vec4u(), (*loads).w[i], is_w(i, k, thread));
   }
 }
 
@@ -98,11 +97,7 @@ fn x_matrix(k: u32, row: u32) -> Left {
   return subgroupMatrixLoad<Left, row_major>(&stage, row * X_STRIDE + k / 8u, X_STRIDE);
 }
 
-// A thread cannot see a matrix's elements, so results go through workgroup memory, strip by strip.
-fn store_strip(sums: ptr<function, Sums>, strip: u32, subgroup: u32) {
-  store_sums(strip, sums, subgroup / SUBGROUP_COLUMNS * 16u, subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u);
-}
-
+// A thread cannot see a matrix's elements, so results go through workgroup memory, in strips of 16 rows of each subgroup.
 fn place_sums(sums: Result, row: u32, column: u32) {
   subgroupMatrixStore<row_major>(&stage, row * STRIP_STRIDE + column / 4u, sums, STRIP_STRIDE);
 }

@@ -12,7 +12,11 @@ fn fetch_w(i: u32, k: u32, thread: u32) -> vec4u {
   let oct = i * THREADS + thread;
   let row = k + oct / ROW_OCTS;
   let column = min(first_oct + oct % ROW_OCTS, params.n_octs - 1u);
-  return select(vec4u(), w[min(row, params.depth - 1u) * params.n_octs + column], row < params.depth);
+  return w[min(row, params.depth - 1u) * params.n_octs + column];
+}
+
+fn is_w(i: u32, k: u32, thread: u32) -> bool {
+  return k + (i * THREADS + thread) / ROW_OCTS < params.depth;
 }
 
 fn w_place(i: u32, thread: u32) -> u32 {
@@ -29,17 +33,19 @@ fn multiply_rows(workgroup: vec2u, thread: u32, subgroup: u32) {
   let first_row = workgroup.y * TILE_ROWS;
   first_oct = workgroup.x * ROW_OCTS;
   var sums = multiply_tile(first_row, params.rows - 1u, thread, subgroup);
-  for (var strip = 0u; strip < ROW_MATRICES; strip++) {
-    store_strip(&sums, strip, subgroup);
-    workgroupBarrier(); // the strip is complete
-    for (var i = 0u; i < STRIP_LOADS; i++) {
-      let place = strip_place(strip, i, thread);
-      let row = first_row + place.x;
-      let column = 2u * first_oct + place.y;
-      if (row < params.rows && column < 2u * params.n_octs) {
-        finish(row, column, strip_sum(i, thread) + bias[column]);
-      }
+  finish_sums(&sums, first_row, thread, subgroup);
+}
+
+// A strip that is in workgroup memory.
+fn finish_strip(strip: u32, first_row: u32, thread: u32) {
+  workgroupBarrier(); // the strip is complete
+  for (var i = 0u; i < STRIP_LOADS; i++) {
+    let place = strip_place(strip, i, thread);
+    let row = first_row + place.x;
+    let column = 2u * first_oct + place.y;
+    if (row < params.rows && column < 2u * params.n_octs) {
+      finish(row, column, strip_sum(i, thread) + bias[column]);
     }
-    workgroupBarrier(); // the strip was read
   }
+  workgroupBarrier(); // the strip was read
 }

@@ -13,7 +13,10 @@ fn multiply_step(k: u32, row: u32, column: u32, sums: ptr<function, Sums>) {
   (*sums)[0][0] = subgroupMatrixMultiplyAccumulate(left0, right0, (*sums)[0][0]);
 }
 
-// Put a strip of 16 rows of sums where place_sums says.
-fn store_sums(strip: u32, sums: ptr<function, Sums>, row: u32, column: u32) {
+// Hand the sums on, strip by strip: the kernel's finish_strip takes each from workgroup memory.
+fn finish_sums(sums: ptr<function, Sums>, first_row: u32, thread: u32, subgroup: u32) {
+  let row = subgroup / SUBGROUP_COLUMNS * 16u;
+  let column = subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u;
   place_sums((*sums)[0][0], row, column);
+  finish_strip(0u, first_row, thread);
 }

@@ -34,32 +34,28 @@ fn multiply_step(k: u32, row: u32, column: u32, sums: ptr<function, Sums>) {
   (*sums)[3][3] = subgroupMatrixMultiplyAccumulate(left3, right3, (*sums)[3][3]);
 }
 
-// Put a strip of 16 rows of sums where place_sums says.
-fn store_sums(strip: u32, sums: ptr<function, Sums>, row: u32, column: u32) {
-  switch (strip) {
-    case 0u: {
-      place_sums((*sums)[0][0], row, column);
-      place_sums((*sums)[0][1], row, column + 16u);
-      place_sums((*sums)[0][2], row, column + 32u);
-      place_sums((*sums)[0][3], row, column + 48u);
-    }
-    case 1u: {
-      place_sums((*sums)[1][0], row, column);
-      place_sums((*sums)[1][1], row, column + 16u);
-      place_sums((*sums)[1][2], row, column + 32u);
-      place_sums((*sums)[1][3], row, column + 48u);
-    }
-    case 2u: {
-      place_sums((*sums)[2][0], row, column);
-      place_sums((*sums)[2][1], row, column + 16u);
-      place_sums((*sums)[2][2], row, column + 32u);
-      place_sums((*sums)[2][3], row, column + 48u);
-    }
-    default: {
-      place_sums((*sums)[3][0], row, column);
-      place_sums((*sums)[3][1], row, column + 16u);
-      place_sums((*sums)[3][2], row, column + 32u);
-      place_sums((*sums)[3][3], row, column + 48u);
-    }
-  }
+// Hand the sums on, strip by strip: the kernel's finish_strip takes each from workgroup memory.
+fn finish_sums(sums: ptr<function, Sums>, first_row: u32, thread: u32, subgroup: u32) {
+  let row = subgroup / SUBGROUP_COLUMNS * 16u;
+  let column = subgroup % SUBGROUP_COLUMNS * COLUMN_MATRICES * 16u;
+  place_sums((*sums)[0][0], row, column);
+  place_sums((*sums)[0][1], row, column + 16u);
+  place_sums((*sums)[0][2], row, column + 32u);
+  place_sums((*sums)[0][3], row, column + 48u);
+  finish_strip(0u, first_row, thread);
+  place_sums((*sums)[1][0], row, column);
+  place_sums((*sums)[1][1], row, column + 16u);
+  place_sums((*sums)[1][2], row, column + 32u);
+  place_sums((*sums)[1][3], row, column + 48u);
+  finish_strip(1u, first_row, thread);
+  place_sums((*sums)[2][0], row, column);
+  place_sums((*sums)[2][1], row, column + 16u);
+  place_sums((*sums)[2][2], row, column + 32u);
+  place_sums((*sums)[2][3], row, column + 48u);
+  finish_strip(2u, first_row, thread);
+  place_sums((*sums)[3][0], row, column);
+  place_sums((*sums)[3][1], row, column + 16u);
+  place_sums((*sums)[3][2], row, column + 32u);
+  place_sums((*sums)[3][3], row, column + 48u);
+  finish_strip(3u, first_row, thread);
 }

@@ -2,7 +2,12 @@
 // and half the bytes are loaded.
 
 alias RowElement = vec4u;
+alias RowOct = vec4u;
 
-fn x_oct(at: u32) -> vec4u {
+fn x_oct(at: u32) -> RowOct {
   return x[at];
+}
+
+fn halves_of(oct: RowOct) -> vec4u {
+  return oct;
 }

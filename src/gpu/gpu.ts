@@ -30,7 +30,6 @@ export class Gpu {
   readonly kernels: "auto" | "portable";
   /** Whom the sizes of kernels are made for: a GPU has loads to hide, a CPU pays for barriers. */
   readonly forms: "gpu" | "software";
-  /** What the adapter could give, where the device was opened with less. */
   private readonly adapterLimits: GPUSupportedLimits;
   /** The part of the model that dispatches belong to from now on, such as "layer 0": the profile groups by it. */
   stage = "";
@@ -40,7 +39,6 @@ export class Gpu {
   private readonly pipelines: Pipelines;
   private readonly bindings: Bindings;
   private readonly errors: LateErrors;
-  /** Results on their way to the host. */
   readonly readBack: ReadBack;
   private dispatched = 0;
   private capturing = false;
@@ -225,7 +223,7 @@ export class Gpu {
     }
   }
 
-  /** Forget what was recorded and not submitted: after an error nobody will read its results. */
+  /** Forget what was recorded and not submitted. */
   discardRecording(): void {
     this.recording = new Recording();
     this.memory.endRecording();
@@ -275,10 +273,8 @@ export class Gpu {
     this.throwIfFailed();
     const allowed = this.maxBindingBytes;
     if (bytes > allowed) {
-      const offered = Math.min(
-        this.adapterLimits.maxStorageBufferBindingSize,
-        this.adapterLimits.maxBufferSize,
-      );
+      const { maxStorageBufferBindingSize, maxBufferSize } = this.adapterLimits;
+      const offered = Math.min(maxStorageBufferBindingSize, maxBufferSize);
       const limits = `device allows ${allowed} (adapter offers ${offered})`;
       throw new OutOfMemory(`LIMIT: ${label} needs a ${bytes}-byte binding, ${limits}`);
     }
