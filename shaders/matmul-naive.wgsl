@@ -5,8 +5,8 @@
 // matmul.wgsl as one would first write it:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
 //
 // One thread computes one output. For each multiplication it loads two numbers, and nothing that it has loaded serves
-// anything else: the first rung of the ladder, to be read and to be measured against, never chosen. The order of the sum is
-// that of product.wgsl, so all the rungs in f32 give the same bits.
+// anything else: the first rung of the ladder, to be read and to be measured against, never chosen. The sum is one chain of
+// fma along k, as in matmul-tiles.wgsl and matmul-registers.wgsl, so all three give the same bits.
 //
 //   dispatch  [ceil(4 · N_QUADS / 16), ceil(rows / 16)]: the columns of the padding too, which come out as zeros
 //   x         [rows, K]  f32
@@ -28,9 +28,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
-const SHARE = 4u * SHARE_QUADS;
-const GROUP = SHARE * GROUP_SHARES;
-
 @compute @workgroup_size(SIDE, SIDE)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let column = id.x;
@@ -41,25 +38,15 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let quad = column / 4u;
   let lane = column % 4u; // weights are stored in quads, of which this thread wants one element
 
-  // 1. The sum: shares in groups, groups in order.
-  var total = 0.0;
-  for (var first_of_group = 0u; first_of_group < DEPTH; first_of_group += GROUP) {
-    var group = 0.0;
-    let group_stop = min(first_of_group + GROUP, DEPTH);
-    for (var first = first_of_group; first < group_stop; first += SHARE) {
-      var share = 0.0;
-      let stop = min(first + SHARE, DEPTH);
-      for (var k = first; k < stop; k++) {
-        share = fma(x[row * 4u * K_QUADS + k], unpack4(w[k * N_QUADS + quad])[lane], share);
-      }
-      group += share;
-    }
-    total += group;
+  // 1. The sum.
+  var sum = 0.0;
+  for (var k = 0u; k < DEPTH; k++) {
+    sum = fma(x[row * 4u * K_QUADS + k], unpack4(w[k * N_QUADS + quad])[lane], sum);
   }
 
   // 2. Bias, epilogue, store.
   let at = row * 4u * N_QUADS + column;
-  var value = activate(biased(vec4f(total), finish_of(quad)))[lane];
+  var value = activate(biased(vec4f(sum), finish_of(quad)))[lane];
   if (EPILOGUE == ADD_RESIDUAL) {
     value += residual[at];
   }

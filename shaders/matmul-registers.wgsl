@@ -1,7 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with activation.wgsl
 // with product.wgsl
-// with register-tile-64.wgsl | register-tile-128.wgsl
+// with register-tile-64x64.wgsl | register-tile-32x32.wgsl | register-tile-64x128.wgsl | register-tile-128x128.wgsl
 //
 // matmul.wgsl with tiles in registers:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
 //
@@ -10,8 +10,9 @@
 // while this one is multiplied. There are two stages, taken in turn: who stores into one has seen the barrier that all pass
 // when they are done with it, so one barrier a step is enough.
 //
-// The order of the sum is that of product.wgsl: three levels of sums, all in registers. The depth is a param, since drivers
-// would unroll the loop over k and take seconds to compile it.
+// The sum is one chain of fma along k, as in matmul-naive.wgsl and matmul-tiles.wgsl, so all three give the same bits: the
+// shares and groups of product.wgsl would take three times the registers. The depth is a param, since drivers would unroll
+// the loop over k and take seconds to compile it.
 //
 //   dispatch  [ceil(N / TILE_COLUMNS), ceil(rows / TILE_ROWS)]
 //   x         [rows, K]  f32
@@ -22,33 +23,26 @@
 
 const THREADS = ROW_THREADS * COLUMN_THREADS;
 const DEPTH_QUADS = TILE_DEPTH / 4u;
-const SHARE_STEPS = SHARE_QUADS / DEPTH_QUADS;
-const GROUP_STEPS = SHARE_STEPS * GROUP_SHARES;
 
 // What a thread computes: rows × quads of columns.
 const ROWS = TILE_ROWS / ROW_THREADS;
-const COLUMN_BLOCKS = TILE_COLUMNS / 4u / COLUMN_THREADS;
-const BLOCKS = ROWS * COLUMN_BLOCKS;
-
-// How threads lie in a tile, 32 by 32.
-const LANE_COLUMNS = 8u;
-const LANE_ROWS = 32u / LANE_COLUMNS;
+const QUADS = TILE_COLUMNS / 4u / COLUMN_THREADS;
 
 // What a thread loads for a step, in quads.
 const X_LOADS = TILE_ROWS * DEPTH_QUADS / THREADS;
 const W_LOADS = TILE_DEPTH * TILE_COLUMNS / 4u / THREADS;
 
-// A stage is x's tile, [TILE_ROWS][DEPTH_QUADS], then w's, [TILE_DEPTH][W_STRIDE], both as they lie in memory: threads side
-// by side store side by side. x need not be transposed: a thread reads four values of k of a row at once.
+// A stage is x's tile, [TILE_ROWS][X_STRIDE], then w's, [TILE_DEPTH][W_STRIDE], both as they lie in memory. x need not be
+// transposed: a thread reads four values of k of a row at once. Its rows are one quad longer than the step is deep, so that
+// neighbours begin in different banks.
+const X_STRIDE = DEPTH_QUADS + 1u;
 const W_STRIDE = TILE_COLUMNS / 4u;
-const X_QUADS = TILE_ROWS * DEPTH_QUADS;
+const X_QUADS = TILE_ROWS * X_STRIDE;
 const STAGE_QUADS = X_QUADS + TILE_DEPTH * W_STRIDE;
 
-const_assert SHARE_STEPS * DEPTH_QUADS == SHARE_QUADS;
 const_assert X_LOADS * THREADS == TILE_ROWS * DEPTH_QUADS;
 const_assert W_LOADS * THREADS == TILE_DEPTH * W_STRIDE;
-const_assert ROWS * ROW_THREADS == TILE_ROWS && COLUMN_BLOCKS * COLUMN_THREADS == W_STRIDE;
-const_assert COLUMN_THREADS % LANE_COLUMNS == 0u && ROW_THREADS % LANE_ROWS == 0u;
+const_assert ROWS * ROW_THREADS == TILE_ROWS && QUADS * COLUMN_THREADS == W_STRIDE;
 
 struct Params {
   rows: u32,
@@ -63,64 +57,54 @@ struct Params {
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
 
-struct Loads {
-  x: array<vec4f, X_LOADS>,
-  w: array<Packed4, W_LOADS>,
-}
-
-alias Sums = array<vec4f, BLOCKS>; // of row r and quad of columns c of a thread: r · COLUMN_BLOCKS + c
+alias XLoads = array<vec4f, X_LOADS>;
+alias WLoads = array<Packed4, W_LOADS>;
+alias Weights = array<vec4f, QUADS>;
 
 var<workgroup> stages: array<vec4f, 2u * STAGE_QUADS>;
 
-// Ask for what a step needs. Past K both tiles are zero; past the last row and the last column those stand in, and what is
-// computed with them is never stored.
-fn fetch(step: u32, workgroup: vec2u, thread: u32) -> Loads {
-  var loads: Loads;
+// Ask for what the step that begins at `k` needs. Past K both tiles are zero; past the last row and the last column those
+// stand in, and what is computed with them is never stored.
+fn fetch_x(k: u32, first_row: u32, thread: u32) -> XLoads {
+  var loads: XLoads;
   for (var i = 0u; i < X_LOADS; i++) {
     let at = i * THREADS + thread;
-    let row = min(workgroup.y * TILE_ROWS + at / DEPTH_QUADS, params.rows - 1u);
-    let quad = step * DEPTH_QUADS + at % DEPTH_QUADS;
-    let value = x[row * params.k_quads + min(quad, params.k_quads - 1u)];
-    loads.x[i] = select(vec4f(), value, quad < params.k_quads);
-  }
-  for (var i = 0u; i < W_LOADS; i++) {
-    let at = i * THREADS + thread;
-    let k = step * TILE_DEPTH + at / W_STRIDE;
-    let column = min(workgroup.x * W_STRIDE + at % W_STRIDE, N_QUADS - 1u);
-    loads.w[i] = select(Packed4(), w[min(k, params.depth - 1u) * N_QUADS + column], k < params.depth);
+    let row = min(first_row + at / DEPTH_QUADS, params.rows - 1u);
+    let quad = k / 4u + at % DEPTH_QUADS;
+    loads[i] = select(vec4f(), x[row * params.k_quads + min(quad, params.k_quads - 1u)], quad < params.k_quads);
   }
   return loads;
 }
 
-// Put what has arrived into the stage that begins at `stage`.
-fn store(stage: u32, loads: ptr<function, Loads>, thread: u32) {
+fn fetch_w(k: u32, first_quad: u32, thread: u32) -> WLoads {
+  var loads: WLoads;
+  for (var i = 0u; i < W_LOADS; i++) {
+    let at = i * THREADS + thread;
+    let row = k + at / W_STRIDE;
+    let quad = min(first_quad + at % W_STRIDE, N_QUADS - 1u);
+    loads[i] = select(Packed4(), w[min(row, params.depth - 1u) * N_QUADS + quad], row < params.depth);
+  }
+  return loads;
+}
+
+// Put what has arrived into the stage that begins at `stage`; weights are unpacked on the way.
+fn store(stage: u32, xs: ptr<function, XLoads>, ws: ptr<function, WLoads>, thread: u32) {
   for (var i = 0u; i < X_LOADS; i++) {
-    stages[stage + i * THREADS + thread] = (*loads).x[i];
+    let at = i * THREADS + thread;
+    stages[stage + at / DEPTH_QUADS * X_STRIDE + at % DEPTH_QUADS] = (*xs)[i];
   }
   for (var i = 0u; i < W_LOADS; i++) {
-    stages[stage + X_QUADS + i * THREADS + thread] = unpack4((*loads).w[i]);
+    stages[stage + X_QUADS + i * THREADS + thread] = unpack4((*ws)[i]);
   }
 }
 
-// Add a stage's products to a thread's shares, four values of k at a time. `own` is the thread's column and row.
-fn multiply(stage: u32, own: vec2u, shares: ptr<function, Sums>) {
-  for (var quad = 0u; quad < DEPTH_QUADS; quad++) {
-    var weights: array<vec4f, 4u * COLUMN_BLOCKS>; // [k][quad of columns]
-    for (var k = 0u; k < 4u; k++) {
-      for (var c = 0u; c < COLUMN_BLOCKS; c++) {
-        let at = (quad * 4u + k) * W_STRIDE + c * COLUMN_THREADS + own.x;
-        weights[k * COLUMN_BLOCKS + c] = stages[stage + X_QUADS + at];
-      }
-    }
-    for (var r = 0u; r < ROWS; r++) {
-      let xs = stages[stage + (r * ROW_THREADS + own.y) * DEPTH_QUADS + quad];
-      for (var c = 0u; c < COLUMN_BLOCKS; c++) {
-        let at = r * COLUMN_BLOCKS + c;
-        let sum = fma(xs.yyyy, weights[COLUMN_BLOCKS + c], fma(xs.xxxx, weights[c], (*shares)[at]));
-        (*shares)[at] = fma(xs.wwww, weights[3u * COLUMN_BLOCKS + c], fma(xs.zzzz, weights[2u * COLUMN_BLOCKS + c], sum));
-      }
-    }
+// A thread's weights of one k, which begin at `first` in a stage.
+fn weights_at(first: u32) -> Weights {
+  var weights: Weights;
+  for (var c = 0u; c < QUADS; c++) {
+    weights[c] = stages[first + c * COLUMN_THREADS];
   }
+  return weights;
 }
 
 fn finish(row: u32, column: u32, sum: vec4f, after: Finish) {
@@ -137,50 +121,65 @@ fn finish(row: u32, column: u32, sum: vec4f, after: Finish) {
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index) thread: u32) {
-  // 1. Which outputs are this thread's. 32 threads, which a GPU runs together, lie in LANE_COLUMNS columns and as few rows:
-  //    in a square they read the fewest different quads. Rows and quads of columns of a thread are as far apart as there are
-  //    threads, so what neighbours read at once are neighbours too, in different banks of workgroup memory.
-  let lane = thread % 32u;
-  let block = thread / 32u;
-  const ACROSS = COLUMN_THREADS / LANE_COLUMNS;
-  let own = vec2u(block % ACROSS * LANE_COLUMNS + lane % LANE_COLUMNS, block / ACROSS * LANE_ROWS + lane / LANE_COLUMNS);
+  // 1. Which outputs are this thread's. Its rows and quads of columns are as far apart as there are threads, so what neighbours
+  //    read at once are neighbours too, in different banks of workgroup memory.
+  let own = vec2u(thread % COLUMN_THREADS, thread / COLUMN_THREADS);
+  let first_row = workgroup.y * TILE_ROWS;
+  let first_quad = workgroup.x * W_STRIDE;
 
   // 2. Step by step along k.
-  var totals: Sums;
-  var groups: Sums;
-  var shares: Sums;
-  let steps = (params.depth + TILE_DEPTH - 1u) / TILE_DEPTH;
+  var sums: array<array<vec4f, QUADS>, ROWS>;
+  var x_loads = fetch_x(0u, first_row, thread);
+  var w_loads = fetch_w(0u, first_quad, thread);
   var stage = 0u;
-  var loads = fetch(0u, workgroup.xy, thread);
-  for (var step = 0u; step < steps; step++) {
-    store(stage, &loads, thread);
+  store(stage, &x_loads, &w_loads, thread);
+  for (var k = 0u; k < params.depth; k += TILE_DEPTH) {
     workgroupBarrier(); // this stage is complete, and all are done with the other one
-    loads = fetch(step + 1u, workgroup.xy, thread); // past K in the last step: zeros, never stored
-    multiply(stage, own, &shares);
-    stage = STAGE_QUADS - stage;
+    x_loads = fetch_x(k + TILE_DEPTH, first_row, thread); // past K in the last step: zeros that nobody reads
+    w_loads = fetch_w(k + TILE_DEPTH, first_quad, thread);
 
-    // Shares to groups, groups to totals.
-    let ends = step + 1u == steps;
-    if (ends || (step + 1u) % SHARE_STEPS == 0u) {
-      for (var i = 0u; i < BLOCKS; i++) {
-        groups[i] += shares[i];
-        shares[i] = vec4f();
+    // Four values of k at a time. They are written out: an index into a vec4 would have to be known to stay in registers.
+    for (var quad = 0u; quad < DEPTH_QUADS; quad++) {
+      var xs: array<vec4f, ROWS>;
+      for (var r = 0u; r < ROWS; r++) {
+        xs[r] = stages[stage + (own.y + r * ROW_THREADS) * X_STRIDE + quad];
+      }
+      let at = stage + X_QUADS + quad * 4u * W_STRIDE + own.x;
+      var weights = weights_at(at);
+      for (var r = 0u; r < ROWS; r++) {
+        for (var c = 0u; c < QUADS; c++) {
+          sums[r][c] = fma(xs[r].xxxx, weights[c], sums[r][c]);
+        }
+      }
+      weights = weights_at(at + W_STRIDE);
+      for (var r = 0u; r < ROWS; r++) {
+        for (var c = 0u; c < QUADS; c++) {
+          sums[r][c] = fma(xs[r].yyyy, weights[c], sums[r][c]);
+        }
+      }
+      weights = weights_at(at + 2u * W_STRIDE);
+      for (var r = 0u; r < ROWS; r++) {
+        for (var c = 0u; c < QUADS; c++) {
+          sums[r][c] = fma(xs[r].zzzz, weights[c], sums[r][c]);
+        }
+      }
+      weights = weights_at(at + 3u * W_STRIDE);
+      for (var r = 0u; r < ROWS; r++) {
+        for (var c = 0u; c < QUADS; c++) {
+          sums[r][c] = fma(xs[r].wwww, weights[c], sums[r][c]);
+        }
       }
     }
-    if (ends || (step + 1u) % GROUP_STEPS == 0u) {
-      for (var i = 0u; i < BLOCKS; i++) {
-        totals[i] += groups[i];
-        groups[i] = vec4f();
-      }
-    }
+    stage = STAGE_QUADS - stage;
+    store(stage, &x_loads, &w_loads, thread);
   }
 
   // 3. Bias, epilogue, store.
-  for (var c = 0u; c < COLUMN_BLOCKS; c++) {
-    let column = workgroup.x * W_STRIDE + c * COLUMN_THREADS + own.x;
+  for (var c = 0u; c < QUADS; c++) {
+    let column = first_quad + c * COLUMN_THREADS + own.x;
     let after = finish_of(min(column, N_QUADS - 1u));
     for (var r = 0u; r < ROWS; r++) {
-      finish(workgroup.y * TILE_ROWS + r * ROW_THREADS + own.y, column, totals[r * COLUMN_BLOCKS + c], after);
+      finish(first_row + r * ROW_THREADS + own.y, column, sums[r][c], after);
     }
   }
 }

@@ -1,8 +1,11 @@
-// Part: what all forms of the product x · w + bias agree on, so that they give the same bits.
+// Part: what all forms of the product x · w + bias agree on: its sizes, its end, and the order of its sum.
 //
 // The sum over k is taken in shares of SHARE_QUADS quads, each a chain of fma from zero; GROUP_SHARES shares make a group,
 // and groups are added in order. A thread that computes alone goes through them one after the other; threads that share a
 // column take a share each, and their sums meet in the same order.
+//
+// Only the kernels of prompts, matmul-naive.wgsl, -tiles and -registers, sum otherwise: one chain of fma along k, from zero.
+// A thread with many outputs has no registers for three sums of each.
 //
 // The kernel binds w [K, N] and bias [1, N]; where stored values need a scale (SCALED), bias has a second row, the scale of
 // each column. Sizes are constants of the pipeline: with params a kernel would wait for them before it asks for anything

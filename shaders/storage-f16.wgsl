@@ -13,8 +13,8 @@ fn unpack4(packed: Packed4) -> vec4f {
   return vec4f(unpack2x16float(packed.x), unpack2x16float(packed.y));
 }
 
-// A value past the largest half would be indeterminate, so it saturates.
+// A value past the largest half would be indeterminate, so it saturates. clamp may give a bound for NaN, which stays NaN.
 fn pack4(values: vec4f) -> Packed4 {
-  let v = clamp(values, vec4f(-LARGEST_HALF), vec4f(LARGEST_HALF));
+  let v = select(clamp(values, vec4f(-LARGEST_HALF), vec4f(LARGEST_HALF)), values, values != values);
   return vec2u(pack2x16float(v.xy), pack2x16float(v.zw));
 }

@@ -94,7 +94,8 @@ async function decodeStep(model: Gpt2, cache: KvCache, length: number): Promise<
   await gpu.finish();
   const common = { name: "decode", contextLength: length, newTokens: 1 } as const;
   if (!DecodeStep.supports(model, cache)) {
-    const recording = gpu.record(() => model.forward(cache, [{ place, tokens: tokens.slice(-1) }]).free());
+    const last = { place, tokens: tokens.slice(-1), prompt: 0 };
+    const recording = gpu.record(() => model.forward(cache, [last]).free());
     return { ...common, recording, work: told, reset() {}, free: () => recording.free() };
   }
   const step = DecodeStep.make(model, cache, { sequences: 1, maxContext: length, greedy: true });

@@ -137,7 +137,8 @@ export class BatchRunner {
 
   private launch(): void {
     const { step, timing, members } = this;
-    const isPrompt = members.some(({ sequence }) => sequence.tokens.length - sequence.computed > 1);
+    // A prompt has kernels of its own, one of one token too.
+    const isPrompt = members.some(({ sequence }) => sequence.computed < sequence.promptLength);
     if (!step || (this.launched === 0 && isPrompt)) {
       if (this.ahead === 0) this.forward();
     } else if (this.ahead === 0 && timing === "visible") this.replayOne(step);
@@ -150,6 +151,7 @@ export class BatchRunner {
     const items = members.map(({ sequence, place }) => ({
       place,
       tokens: sequence.tokens.slice(sequence.computed),
+      prompt: Math.max(0, sequence.promptLength - sequence.computed),
     }));
     const logits = prefill(model, this.cache, items, this.prefillChunk);
     try {

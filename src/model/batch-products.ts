@@ -2,7 +2,7 @@ import type { CacheShape } from "../kv/cache.ts";
 import { flashTile, hasMatrixAttention, MATRIX_TILE_ROWS } from "../ops/flash-attention.ts";
 import { matrixQkv } from "../ops/kv-write.ts";
 import { layernorm } from "../ops/layernorm.ts";
-import { matrixMatmul } from "../ops/matmul.ts";
+import { matmul, matrixMatmul } from "../ops/matmul.ts";
 import { matmulTransposed, matrixMatmulTransposed } from "../ops/matmul-transposed.ts";
 import { hasMatrixForm } from "../ops/matrix-form.ts";
 import { rowStride, type Tensor } from "../tensor.ts";
@@ -14,12 +14,12 @@ import { PRODUCTS, type Products } from "./linear.ts";
 // on who else is in the batch, nor on how its prompt was cut into pieces.
 
 /**
- * Products of a batch: with tensor cores and f16 weights always by these, one row too; else by matvec or matmul, which give a row
- * the same bits.
+ * Products of a batch: with tensor cores and f16 weights always by these, one row too; else on a GPU always by matmul, whose
+ * kernels of many outputs a thread sum in an order of their own; where a CPU plays GPU in that of a decode step.
  */
 export function batchProducts({ gpu, config, weights }: Pick<Gpt2, "gpu" | "config" | "weights">): Products {
   // All matrices of a model are of one dtype.
-  if (!hasMatrixForm(gpu, weights.blocks[0]!.fc.weight)) return PRODUCTS;
+  if (!hasMatrixForm(gpu, weights.blocks[0]!.fc.weight)) return gpu.forms === "software" ? PRODUCTS : MATMUL;
   return {
     linear: (x, { weight, bias }, epilogue, dtype) => matrixMatmul(x, weight, bias, epilogue, dtype),
     // A quad of columns must be of one head.
@@ -27,6 +27,12 @@ export function batchProducts({ gpu, config, weights }: Pick<Gpt2, "gpu" | "conf
     rows: "f16",
   };
 }
+
+/** Products in f32 by matmul alone, one row too. */
+const MATMUL: Products = {
+  linear: (x, { weight, bias }, epilogue) => matmul(x, weight, bias, epilogue),
+  rows: "f32",
+};
 
 const qkv: Products["qkv"] = (x, { weight, bias }, slotMapping, { k, v }) => {
   const [, , headSize] = k.shape as [number, number, number];

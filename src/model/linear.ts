@@ -24,11 +24,14 @@ export interface Products {
   readonly rows: "f32" | "f16";
 }
 
-/** x [T, K] · weight [K, N] + bias [N], with an epilogue, in the form that suits the number of rows: [T, N]. */
+/**
+ * x [T, K] · weight [K, N] + bias [N], with an epilogue, in the form that suits the number of rows: [T, N]. Sums have the order of a
+ * recorded decode step.
+ */
 export function linear(x: Tensor, { weight, bias }: LinearWeights, epilogue?: Epilogue): Tensor {
   const few = x.rows <= MATVEC_ROWS[x.gpu.forms];
-  return few ? matvec(x, weight, bias, epilogue) : matmul(x, weight, bias, epilogue);
+  return few ? matvec(x, weight, bias, epilogue) : matmul(x, weight, bias, epilogue, { tier: "blocks" });
 }
 
-/** Products in f32, in the form that suits the number of rows. */
+/** Products in f32 with the bits of a recorded decode step, in the form that suits the number of rows. */
 export const PRODUCTS: Products = { linear, rows: "f32" };

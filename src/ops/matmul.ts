@@ -16,21 +16,33 @@ const matrix = new Kernel("matmul-subgroup-matrix");
 /**
  * The rungs of the ladder, each a kernel that loads less for each multiplication than the one before: "naive" a thread an
  * output; "blocks" 4 × 4 outputs a thread, by the caches; "tiles" the same from tiles in workgroup memory; "registers" up to
- * 8 × 8 outputs a thread, the loads of the next step on their way meanwhile; "matrix" tensor cores, see hasMatrixForm.
+ * 16 × 8 outputs a thread, the loads of the next step on their way meanwhile; "matrix" tensor cores, see hasMatrixForm.
  *
- * All but "matrix" give the same bits.
+ * There are three orders of the sum over K, and tiers of one order give the same bits, for any number of rows: "naive", "tiles"
+ * and "registers" take one chain of fma; "blocks" the shares of shaders/product.wgsl, as matvec and all that a decode step
+ * computes; "matrix" one of its own, of halves.
  */
 export const MATMUL_TIERS = ["naive", "blocks", "tiles", "registers", "matrix"] as const;
 export type MatmulTier = (typeof MATMUL_TIERS)[number];
 
-/** Sizes of shaders/register-tile-….wgsl, the largest first. */
-const REGISTER_TILES = [
-  { part: "register-tile-128", rows: 128, columns: 128 },
-  { part: "register-tile-64", rows: 64, columns: 64 },
+/**
+ * Sizes of shaders/register-tile-….wgsl, the largest first, and of how many tiles on each is the fastest: measured on an
+ * NVIDIA H200, whose 132 processors have two workgroups of the largest but one.
+ */
+export const REGISTER_TILES = [
+  { part: "register-tile-128x128", rows: 128, columns: 128, depth: 8, least: 500 },
+  { part: "register-tile-64x128", rows: 64, columns: 128, depth: 8, least: 264 },
+  { part: "register-tile-64x64", rows: 64, columns: 64, depth: 8, least: 96 },
+  { part: "register-tile-32x32", rows: 32, columns: 32, depth: 32, least: 1 },
 ] as const;
 
-/** So many tiles fill a GPU. */
-const MANY_TILES = 96;
+/** The one that takes the least workgroup memory: every device has as much. */
+const SMALLEST_TILE = REGISTER_TILES[2];
+
+/** Workgroup memory of a tile in bytes: two stages of x, each of its rows with a quad behind it, and w. */
+function tileBytes({ rows, columns, depth }: { rows: number; columns: number; depth: number }): number {
+  return 2 * 4 * (rows * (depth + 4) + depth * columns);
+}
 
 /** Outputs of a workgroup of the kernels whose sizes are not chosen: [columns, rows]. */
 const OUTPUTS = { naive: [16, 16], blocks: [64, 16], tiles: [64, 32] } as const;
@@ -41,23 +53,32 @@ function grid(rows: number, columns: number, [across, down]: readonly [number, n
 }
 
 /**
- * The tile for a product x [rows, K] · w: the one that was measured to be fastest there, if any, else the largest of which it
- * fills a GPU; undefined where none does. Results do not depend on it.
+ * The tile for a product x [rows, K] · w: the one that was measured to be fastest there, if any, else the largest of which
+ * there are many and that its rows fill by more than half; undefined where the device has too little workgroup memory for it.
+ * Results do not depend on it.
  */
-function registerTile(gpu: Gpu, rows: number, w: Tensor) {
-  const own = REGISTER_TILES.find((tile) => {
+function registerTile(gpu: Gpu, rows: number, w: Pick<Tensor, "rows" | "cols">) {
+  const fitting = REGISTER_TILES.filter(
+    (tile) => tileBytes(tile) <= gpu.limits.maxComputeWorkgroupStorageSize,
+  );
+  const own = fitting.find((tile) => {
     const [across, down] = grid(rows, w.cols, [tile.columns, tile.rows]);
-    return across * down >= MANY_TILES && rows > tile.rows / 2;
+    return across * down >= tile.least && (tile.least === 1 || rows > tile.rows / 2);
   });
   const part = chooseTile(gpu.tuning?.registers, rows, w.cols, own?.part ?? "none", w.rows);
-  return REGISTER_TILES.find((tile) => tile.part === part);
+  return fitting.find((tile) => tile.part === part);
 }
 
 /**
- * The tier that matmul chooses for x [rows, K] · w: by device and shape. Never "naive", and never "matrix", whose sums are
- * others: who wants tensor cores must say so, for all rows of a model.
+ * The tier that matmul chooses for x [rows, K] · w: "blocks" where a CPU plays GPU, else "registers", or "tiles" where
+ * workgroup memory is too small, which give the same bits. Never "naive", and never "matrix": who wants tensor cores must say
+ * so, for all rows of a model. Who wants matvec's bits on any device must ask for "blocks".
  */
-export function matmulTier(gpu: Gpu, rows: number, w: Tensor): "blocks" | "tiles" | "registers" {
+export function matmulTier(
+  gpu: Gpu,
+  rows: number,
+  w: Pick<Tensor, "rows" | "cols">,
+): "blocks" | "tiles" | "registers" {
   if (gpu.forms === "software") return "blocks";
   return registerTile(gpu, rows, w) ? "registers" : "tiles";
 }
@@ -91,7 +112,8 @@ export function productArguments(
 
 /**
  * x [rows, K] · w [K, N] + bias [1, N], with an epilogue; a new tensor [rows, N] f32. w is f32, f16 or i8 (then bias is
- * [2, N], with the columns' scales), all else f32; the sum over K runs in f32. For many rows; matvec is the form for few.
+ * [2, N], with the columns' scales), all else f32; the sum over K runs in f32. For many rows; matvec is the form for few, with
+ * the bits of the tier "blocks".
  *
  * `tier` says which kernel computes it, see MatmulTier; by default matmulTier does. `dtype` is the result's; only the tier
  * "matrix" can give f16.
@@ -116,7 +138,7 @@ export function matmul(
   const { y, buffers, parts, constants, work } = productArguments("matmul", x, w, bias, epilogue);
   const { rows } = x;
   if (tier === "registers") {
-    const tile = registerTile(x.gpu, rows, w) ?? REGISTER_TILES.at(-1)!;
+    const tile = registerTile(x.gpu, rows, w) ?? SMALLEST_TILE;
     const params = { rows, depth: x.cols, k_quads: x.stride / 4 };
     const { EPILOGUE, N_QUADS } = constants;
     registers.run(x.gpu, buffers, params, grid(rows, w.cols, [tile.columns, tile.rows]), {

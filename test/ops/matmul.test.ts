@@ -1,8 +1,9 @@
 import { describe, expect, test } from "vitest";
 import type { Gpu } from "../../src/gpu/gpu.ts";
 import { halfBits, halfToFloat } from "../../src/half.ts";
-import { MATMUL_TIERS, type MatmulTier, matmul, matmulTier } from "../../src/ops/matmul.ts";
+import { MATMUL_TIERS, type MatmulTier, matmul, matmulTier, REGISTER_TILES } from "../../src/ops/matmul.ts";
 import { hasMatrixUnits } from "../../src/ops/matrix-form.ts";
+import { matvec } from "../../src/ops/matvec.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, expectSameBits, openTestGpu, withGuards } from "../gpu-fixture.ts";
 import { expectClose, expectWithinSumBound, matmulTolerance, nmse, TOLERANCE } from "../numerics.ts";
@@ -15,12 +16,23 @@ const gpu = await openTestGpu();
 
 const matrixHere = hasMatrixUnits(gpu);
 
-/** Those that share one order of sums, and so have the same bits. */
-const SAME_BITS = MATMUL_TIERS.filter((tier) => tier !== "matrix");
+/** What runs a case: a tier; "registers" in one of its tiles; matvec. */
+type Form = MatmulTier | (typeof REGISTER_TILES)[number]["part"] | "matvec";
+
+const TILES = REGISTER_TILES.map(({ part }) => part);
+
+/** Forms that share one order of sums, and so have the bits of the first. */
+const SAME_BITS: Partial<Record<MatmulTier, readonly Form[]>> = {
+  tiles: ["naive"],
+  registers: ["naive"],
+  blocks: ["matvec"],
+};
 
 /** Every tier with every dtype that it takes. */
 const TABLE = [
-  ...SAME_BITS.flatMap((tier) => WEIGHT_DTYPES.map((dtype) => ({ tier, dtype, skip: "" }))),
+  ...MATMUL_TIERS.filter((tier) => tier !== "matrix").flatMap((tier) =>
+    WEIGHT_DTYPES.map((dtype) => ({ tier, dtype, skip: "" })),
+  ),
   {
     tier: "matrix" as const,
     dtype: "f16" as const,
@@ -28,8 +40,8 @@ const TABLE = [
   },
 ];
 
-// Outputs of a workgroup, rows × columns: naive 16 × 16, blocks 16 × 64, tiles 32 × 64, registers 64 × 64 or, where there are
-// many, 128 × 128. Depths: a share is 24, a group 192; a step of registers is 8.
+// Outputs of a workgroup, rows × columns: naive 16 × 16, blocks 16 × 64, tiles 32 × 64, registers 32 × 32 to 128 × 128. Depths:
+// a share of blocks is 24, a group 192; a step of tiles is 24, of registers 8 or 32.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
   { rows: 3, K: 3, N: 5, why: "K, N and the rows are no multiples of 4" },
@@ -41,14 +53,13 @@ const SHAPES = [
     rows: 65,
     K: 217,
     N: 65,
-    why: "one past a workgroup of any but the largest, one past a share behind a group",
+    why: "one past a workgroup of most forms, one past a share behind a group",
   },
   { rows: 33, K: 200, N: 72, why: "what tensor cores take, too: K and N in eights, but no whole tile" },
   { rows: 4, K: 768, N: 72, why: "GPT-2's width" },
   { rows: 17, K: 769, N: 3, why: "odd depth" },
   { rows: 1, K: 6400, N: 8, why: "the deepest product of GPT-2 XL" },
   { rows: 1, K: 3, N: 50257, only: "blocks", why: "GPT-2's vocabulary" },
-  { rows: 65, K: 27, N: 12161, only: "registers", why: "large tiles of registers, none of them full" },
   { rows: 1023, K: 5, N: 7, why: "one row less than a full context" },
   { rows: 1024, K: 3, N: 65, why: "a full context" },
 ] as const;
@@ -73,20 +84,25 @@ const uniform = (rows: number, K: number, N: number): Case => ({
   bias: randomFloats(3, N),
 });
 
-/** The product of a case by a tier, or by the one that matmul chooses. */
-const product = ({ x, w, bias, residual, gelu }: Case, dtype: TableDtype, tier?: MatmulTier) =>
-  withGuards(gpu, () => {
-    const [N, K] = [bias.length, w.length / bias.length];
-    const rows = x.length / K;
-    const matrix = matrixOf(gpu, w, bias, dtype);
-    return matmul(
-      Tensor.from(gpu, [rows, K], x),
-      matrix.w,
-      matrix.bias,
-      residual ? { residual: Tensor.from(gpu, [rows, N], residual) } : gelu,
-      tier && { tier },
-    );
-  });
+/** The product of a case by a form, or by the tier that matmul chooses. */
+async function product({ x, w, bias, residual, gelu }: Case, dtype: TableDtype, form?: Form) {
+  const tile = TILES.find((part) => part === form);
+  if (tile) gpu.tuning = { registers: [{ rows: 1, depth: 1, columns: 1, tile }] };
+  try {
+    return await withGuards(gpu, () => {
+      const [N, K] = [bias.length, w.length / bias.length];
+      const rows = x.length / K;
+      const matrix = matrixOf(gpu, w, bias, dtype);
+      const given = Tensor.from(gpu, [rows, K], x);
+      const epilogue = residual ? { residual: Tensor.from(gpu, [rows, N], residual) } : gelu;
+      if (form === "matvec") return matvec(given, matrix.w, matrix.bias, epilogue);
+      const tier = tile ? "registers" : (form as MatmulTier | undefined);
+      return matmul(given, matrix.w, matrix.bias, epilogue, tier && { tier });
+    });
+  } finally {
+    gpu.tuning = undefined;
+  }
+}
 
 for (const { tier, dtype, skip } of TABLE)
   describe.skipIf(skip)(`${tier}, weights in ${dtype}${skip}`, () => {
@@ -99,6 +115,10 @@ for (const { tier, dtype, skip } of TABLE)
     const side = byMatrix ? 72 : 65;
     const deep = byMatrix ? 216 : 217;
     const run = (given: Case) => product(given, dtype, tier);
+    const expectSameByOthers = async (given: Case, bits: Uint32Array) => {
+      for (const form of SAME_BITS[tier] ?? [])
+        expect((await product(given, dtype, form)).bits, form).toEqual(bits);
+    };
     const expected = ({ x, w, bias, residual, gelu }: Case) =>
       reference.matmul(
         byMatrix ? stored(x, "f16") : x,
@@ -114,7 +134,7 @@ for (const { tier, dtype, skip } of TABLE)
       expectWithinSumBound(y.values, values, magnitudes, terms + more);
       if (byMatrix) return expect(nmse(y.values, values)).toBeLessThan(sumsNmse);
       expectClose(y.values, values, matmulTolerance(K, dtype));
-      if (tier !== "blocks") expect(y.values).toEqual((await product(given, dtype, "blocks")).values);
+      await expectSameByOthers(given, y.bits);
     });
 
     test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
@@ -135,7 +155,7 @@ for (const { tier, dtype, skip } of TABLE)
       const given = { ...uniform(17, side, side), ...epilogue };
       const y = await run(given);
       expectClose(y.values, expected(given).values, matmulTolerance(768, dtype));
-      if (!byMatrix) expect(y.values).toEqual((await product(given, dtype, "blocks")).values);
+      await expectSameByOthers(given, y.bits);
     });
 
     test("the identity matrix gives back x plus the bias, to the bit", async () => {
@@ -176,30 +196,64 @@ for (const { tier, dtype, skip } of TABLE)
     });
   });
 
+describe("registers in every tile", () => {
+  // All of it is there in every tile: rows and columns that none is full of, a last step that is not whole.
+  test.each([
+    { rows: 65, K: 27, N: 131, dtype: "f32" },
+    { rows: 129, K: 64, N: 33, dtype: "f32" },
+    { rows: 33, K: 41, N: 130, dtype: "f16" },
+    { rows: 33, K: 41, N: 130, dtype: "i8" },
+  ] as const)("[$rows, $K] · [$K, $N] in $dtype: the bits of naive", async ({ rows, K, N, dtype }) => {
+    const given = { ...uniform(rows, K, N), residual: randomFloats(6, rows * N) };
+    const { bits } = await product(given, dtype, "naive");
+    for (const tile of TILES) expect((await product(given, dtype, tile)).bits, tile).toEqual(bits);
+  });
+
+  test("infinite and undefined numbers stay where they are", async () => {
+    const given = uniform(5, 27, 8);
+    given.w[27 * 8 - 1] = Number.POSITIVE_INFINITY;
+    given.x[27 * 4 - 1] = Number.NaN;
+    const { values } = await product(given, "f32", "naive");
+    for (const tile of TILES) expect((await product(given, "f32", tile)).values, tile).toEqual(values);
+  });
+});
+
 describe("the choice of a tier", () => {
-  test("a CPU has blocks, a GPU tiles and, where there are enough, registers", () => {
-    const w = (cols: number) => ({ rows: 768, cols }) as Tensor;
-    const asGpu = { forms: "gpu" } as Gpu;
-    expect(matmulTier({ forms: "software" } as Gpu, 4096, w(4096))).toBe("blocks");
-    expect(matmulTier(asGpu, 20, w(768))).toBe("tiles");
-    expect(matmulTier(asGpu, 20, w(50257))).toBe("tiles");
-    expect(matmulTier(asGpu, 512, w(768))).toBe("registers");
-    expect(matmulTier(asGpu, 64, w(6144))).toBe("registers");
-    expect(matmulTier(asGpu, 4096, w(4096))).toBe("registers");
+  const device = (forms: "gpu" | "software", memory: number, tile?: string) =>
+    ({
+      forms,
+      limits: { maxComputeWorkgroupStorageSize: memory },
+      ...(tile ? { tuning: { registers: [{ rows: 20, columns: 768, tile }] } } : {}),
+    }) as unknown as Gpu;
+  const w = (cols: number) => ({ rows: 768, cols });
+  const [large, least] = [48 * 1024, 16 * 1024];
+
+  test("a CPU has blocks, a GPU registers", () => {
+    expect(matmulTier(device("software", large), 4096, w(4096))).toBe("blocks");
+    for (const [rows, columns] of [
+      [1, 768],
+      [20, 50257],
+      [512, 768],
+      [4096, 4096],
+    ] as const)
+      expect(matmulTier(device("gpu", large), rows, w(columns))).toBe("registers");
   });
 
-  test("is a measured one where there is a table: tiles of registers for few rows, too", () => {
-    const tuned = (tile: string) =>
-      ({ forms: "gpu", tuning: { registers: [{ rows: 20, columns: 768, tile }] } }) as unknown as Gpu;
-    const w = { rows: 768, cols: 768 } as Tensor;
-    expect(matmulTier(tuned("register-tile-64"), 20, w)).toBe("registers");
-    expect(matmulTier(tuned("default"), 20, w)).toBe("tiles");
+  test("where workgroup memory is small, tiles stand in for those of registers that do not fit", () => {
+    expect(matmulTier(device("gpu", least), 20, w(768))).toBe("tiles");
+    expect(matmulTier(device("gpu", least), 512, w(768))).toBe("registers");
+    expect(matmulTier(device("gpu", least), 4096, w(4096))).toBe("registers");
   });
 
-  test("does not show in the result", async () => {
+  test("is a measured one where there is a table", () => {
+    expect(matmulTier(device("gpu", least, "register-tile-64x64"), 20, w(768))).toBe("registers");
+    expect(matmulTier(device("gpu", least, "default"), 20, w(768))).toBe("tiles");
+  });
+
+  test("of a CPU gives matvec's bits", async () => {
     const given = uniform(17, 65, 65);
-    const chosen = await product(given, "f32");
-    for (const tier of SAME_BITS) expect((await product(given, "f32", tier)).bits).toEqual(chosen.bits);
+    const { bits } = await product(given, "f32", matmulTier(device("software", least), 17, w(65)));
+    expect((await product(given, "f32", "matvec")).bits).toEqual(bits);
   });
 });
 
