@@ -8,7 +8,7 @@ import { Memory, type Purpose } from "./memory.ts";
 import { type OpenedDevice, type OpenOptions, openDevice } from "./open-device.ts";
 import { type CompiledKernel, Pipelines } from "./pipelines.ts";
 import { ReadBack } from "./read-back.ts";
-import { type BufferRange, Recording, ReplayableRecording, type Work } from "./recording.ts";
+import { type BufferRange, isLive, Recording, ReplayableRecording, type Work } from "./recording.ts";
 import type { Tuning } from "./tuning.ts";
 import type { KernelSource } from "./wgsl.ts";
 
@@ -77,7 +77,6 @@ export class Gpu {
     return this.dispatched;
   }
 
-  /** Count launches that a replay adds. */
   countDispatches(count: number): void {
     this.dispatched += count;
   }
@@ -126,15 +125,19 @@ export class Gpu {
     this.throwIfFailed();
     if (this.recording.dispatches.length === 0) return;
     check(!this.capturing, "submit: not while a recording for replay is made");
-    const encoder = this.device.createCommandEncoder();
-    this.encodeRecording(encoder);
-    this.device.queue.submit([encoder.finish()]);
+    this.send();
     this.memory.afterSubmit();
   }
 
-  /** Run what was recorded so far, so that a GPU is busy while the rest is recorded. A recording for replay stays whole. */
+  private send(): void {
+    const encoder = this.device.createCommandEncoder();
+    this.encodeRecording(encoder);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  /** Run the first part of a recording, so that a GPU is busy while the rest is recorded; one for replay stays whole. */
   flush(): void {
-    if (!this.capturing && this.forms === "gpu") this.submit();
+    if (!this.capturing && this.forms === "gpu" && this.recording.dispatches.length > 0) this.send();
   }
 
   /** Take the recording in progress away, to run it elsewhere (the timer does). Its buffers stay as they are. */
@@ -145,8 +148,8 @@ export class Gpu {
   }
 
   /**
-   * Record what `body` adds, to be run by `prepareRun` (replay.ts) as often as wanted; nothing of it runs now. Tensors that `body` makes and
-   * frees serve one another as scratch, as in any recording, and belong to this one until it is freed.
+   * Record what `body` adds, to be run by `prepareRun` (replay.ts) as often as wanted. Tensors that `body` makes and frees serve one
+   * another as scratch, as in any recording, and belong to this one until it is freed.
    */
   record(body: () => void): ReplayableRecording {
     this.submit();
@@ -292,9 +295,4 @@ export class Gpu {
     pass.end();
     this.recording = new Recording();
   }
-}
-
-/** A tensor may be freed although its buffer lives on, as another's. */
-function isLive({ isFreed, allocation }: BufferRange): boolean {
-  return !isFreed && allocation.state === "live";
 }

@@ -14,6 +14,11 @@ export interface BufferRange {
   readonly isFreed?: boolean;
 }
 
+/** A tensor may be freed although its buffer lives on, as another's. */
+export function isLive({ isFreed, allocation }: BufferRange): boolean {
+  return !isFreed && allocation.state === "live";
+}
+
 /** What a launch has to move and to compute at least: for the profile. */
 export interface Work {
   /** In words, such as "1×768×2304". */

@@ -8,32 +8,32 @@ interface Tile {
   readonly sums: string;
   readonly rows: number;
   readonly columns: number;
-  /** So many of them fill a GPU; where a product has fewer, smaller tiles are faster. */
-  readonly many: number;
-  /** The least depth for which it is worth its size. */
-  readonly depth?: number;
+  /** TFLOP/s where such tiles fill the GPU. */
+  readonly rate: number;
+  /** Fewer tiles than this are slower than their rate says: two subgroups alone do not keep a processor busy. */
+  readonly least: number;
 }
 
-const tile = (rows: number, columns: number, sums: string, many: number, depth = 0): Tile => ({
+const tile = (rows: number, columns: number, sums: string, rate: number, least = 1): Tile => ({
   part: `matrix-tile-${rows}x${columns}`,
   sums: `matrix-sums-${sums}`,
   rows,
   columns,
-  many,
-  depth,
+  rate,
+  least,
 });
 
-/**
- * From the largest on; the last always does. What is "many" was measured on an H200, with 132 processors (docs/matmul.md):
- * other numbers only cost time, and `bench shaders --tune` finds those of another GPU.
- */
+/** Processors of an H200, on which the rates were measured (docs/matmul.md); `bench shaders --tune` measures other GPUs. */
+const PROCESSORS = 132;
+
+/** The largest first. */
 export const MATRIX_TILES: readonly Tile[] = [
-  tile(128, 256, "4x4", 500),
-  tile(128, 128, "4x2", 96, 2048),
-  tile(64, 128, "4x4", 132),
-  tile(64, 64, "2x2", 96),
-  tile(32, 64, "1x1", 64),
-  tile(32, 32, "1x1", 0),
+  tile(128, 256, "4x4", 280),
+  tile(128, 128, "4x2", 225),
+  tile(64, 128, "4x4", 200, PROCESSORS),
+  tile(64, 64, "2x2", 130),
+  tile(32, 64, "1x1", 90),
+  tile(32, 32, "1x1", 46),
 ];
 
 /** What a tile takes of workgroup memory at most, in bytes. */
@@ -65,18 +65,27 @@ export function hasMatrixForm(gpu: Gpu, w: Tensor, transposed = false): boolean 
   return w.dtype === "f16" && inOcts && hasMatrixUnits(gpu);
 }
 
+/** Workgroups [columns, rows]. */
+function grid({ rows, columns }: Tile, ofRows: number, ofColumns: number): [number, number] {
+  return [Math.ceil(ofColumns / columns), Math.ceil(ofRows / rows)];
+}
+
+/** What a product of [rows, columns] takes, in no unit: rounds of a tile for each processor, by the tile's size and rate. */
+function cost(tile: Tile, rows: number, columns: number): number {
+  const [across, down] = grid(tile, rows, columns);
+  if (across * down < tile.least) return Number.POSITIVE_INFINITY;
+  return (Math.ceil((across * down) / PROCESSORS) * tile.rows * tile.columns) / tile.rate;
+}
+
 /**
- * The tile for a product of [rows, depth] and [depth, columns]: the one that was measured to be fastest there, if any, or our own
- * choice. Its parts, and workgroups [columns, rows]. Results do not depend on it.
+ * The tile for a product of [rows, depth] and [depth, columns]: the one that was measured to be fastest there, if any, or the one
+ * with the least cost. Its parts, and workgroups [columns, rows]. Results do not depend on it.
  */
 export function matrixTile(rows: number, depth: number, columns: number, table?: TileTable) {
-  const grid = (t: Tile): [number, number] => [Math.ceil(columns / t.columns), Math.ceil(rows / t.rows)];
-  const suits = (t: Tile) => {
-    const [across, down] = grid(t);
-    return across * down >= t.many && rows > t.rows / 2 && depth >= (t.depth ?? 0);
-  };
-  const choice = MATRIX_TILES.find(suits) ?? MATRIX_TILES.at(-1)!;
+  const choice = MATRIX_TILES.reduce((best, t) =>
+    cost(t, rows, columns) < cost(best, rows, columns) ? t : best,
+  );
   const part = chooseTile(table, rows, columns, choice.part, depth);
   const found = MATRIX_TILES.find((t) => t.part === part)!;
-  return { parts: [found.part, found.sums], workgroups: grid(found) };
+  return { parts: [found.part, found.sums], workgroups: grid(found, rows, columns) };
 }
