@@ -1,11 +1,13 @@
+import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
 import { OutOfMemory } from "../../src/gpu/errors.ts";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { CACHE_MODES, type CacheMode, type KvCache, type Place } from "../../src/kv/cache.ts";
 import { OutOfPages } from "../../src/kv/page-allocator.ts";
+import { type BatchItem, makeBatch, type Rows } from "../../src/model/batch.ts";
 import { Gpt2 } from "../../src/model/gpt2.ts";
 import { add } from "../../src/ops/add.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { scope, Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
 import { cacheFor, goldenTensor, TINY, tokensOf } from "./tiny.ts";
 
@@ -253,4 +255,157 @@ test("work recorded before a step that is refused still runs", async () => {
   expect([...(await sum.read())]).toEqual([2, 2, 2, 2]);
   for (const tensor of [ones, sum]) tensor.free();
   cache.free();
+});
+
+describe("the rows of a step", () => {
+  const ARRAYS = [
+    "tokenIds",
+    "positions",
+    "slotMapping",
+    "sequenceOf",
+    "queryStarts",
+    "contextLens",
+  ] as const;
+
+  /** The arrays of rows, and their tiles. */
+  const arraysOf = async (rows: Rows) => {
+    const read = async (tensor: Tensor | undefined) => [...((await tensor?.readIntegers()) ?? [])];
+    const [tiles, ...arrays] = await Promise.all([
+      read(rows.tiles),
+      ...ARRAYS.map((name) => read(rows[name])),
+    ]);
+    const { tileRows, work } = rows;
+    const named = Object.fromEntries(ARRAYS.map((name, i) => [name, arrays[i]!]));
+    return { ...(named as Record<(typeof ARRAYS)[number], number[]>), tiles, tileRows, work };
+  };
+
+  /** Sequences with so many tokens in the cache, and new ones; the first of those are of the prompt. */
+  const laidOut = async (
+    items: readonly { known?: number; count: number; prompt?: number }[],
+    options: Parameters<typeof makeBatch>[4] = {},
+  ) => {
+    const cache = cacheFor(gpu, model, "paged", items.length, { pageSize: 8 });
+    try {
+      const places = items.map(() => cache.open());
+      const given = (from: number, count: number, s: number) => tokensOf(s, 64).slice(from, from + count);
+      const known = items.flatMap(({ known: n = 0 }, s) =>
+        n > 0 ? [{ place: places[s]!, tokens: given(0, n, s) }] : [],
+      );
+      const fresh = items.map(({ known: n = 0, count, prompt }, s): BatchItem => {
+        const item = { place: places[s]!, tokens: given(n, count, s) };
+        return prompt === undefined ? item : { ...item, prompt };
+      });
+      const layOut = (batch: readonly BatchItem[]) => {
+        const { prompt, rest, lastRows } = makeBatch(gpu, model.config, cache, batch, options);
+        return {
+          prompt: prompt && arraysOf(prompt),
+          rest: rest && arraysOf(rest),
+          lastRows: lastRows.readIntegers(),
+        };
+      };
+      // Reads are submitted at once, so the scope may take the arrays back.
+      if (known.length > 0) scope(gpu, () => void layOut(known));
+      let result: ReturnType<typeof layOut> | undefined;
+      scope(gpu, () => {
+        result = layOut(fresh);
+        return undefined;
+      });
+      const [prompt, rest, lastRows] = await Promise.all([result!.prompt, result!.rest, result!.lastRows]);
+      return { prompt, rest, lastRows: [...lastRows] };
+    } finally {
+      cache.free();
+    }
+  };
+
+  test("are those of prompts, in tiles, if nobody says otherwise", async () => {
+    const { prompt, rest, lastRows } = await laidOut(
+      [
+        { count: 5, prompt: 4 },
+        { known: 3, count: 2, prompt: 1 },
+      ],
+      {
+        tileRows: 4,
+      },
+    );
+    expect(rest).toBeUndefined();
+    expect(lastRows).toEqual([4, 6]);
+    expect(prompt).toMatchObject({
+      positions: [0, 1, 2, 3, 4, 3, 4],
+      sequenceOf: [0, 0, 0, 0, 0, 1, 1],
+      queryStarts: [0, 5, 7],
+      contextLens: [5, 5],
+      tiles: [0, 4, 0, 0, 1, 5],
+      tileRows: 4,
+      work: { keys: 10, pairs: 15 + 9 },
+    });
+  });
+
+  test("are apart behind prompts, and only those of prompts have tiles", async () => {
+    const items = [
+      { count: 5, prompt: 3 },
+      { known: 3, count: 2, prompt: 1 },
+    ];
+    const { prompt, rest, lastRows } = await laidOut(items, { tileRows: 4, apart: true });
+    expect(prompt).toMatchObject({
+      positions: [0, 1, 2, 3],
+      queryStarts: [0, 3, 4],
+      contextLens: [3, 4],
+      tiles: [0, 0, 1, 3],
+      work: { keys: 7, pairs: 6 + 4 },
+    });
+    expect(rest).toMatchObject({
+      positions: [3, 4, 4],
+      sequenceOf: [0, 0, 1],
+      queryStarts: [0, 2, 3],
+      contextLens: [5, 5],
+      tiles: [],
+      tileRows: undefined,
+      work: { keys: 10, pairs: 4 + 5 + 5 },
+    });
+    expect(lastRows).toEqual([1, 2]);
+  });
+
+  test("are all behind prompts in a step of generated tokens", async () => {
+    const items = [4, 9].map((known) => ({ known, count: 1, prompt: 0 }));
+    const { prompt, rest, lastRows } = await laidOut(items, { tileRows: 4, apart: true });
+    expect(prompt).toBeUndefined();
+    expect(rest).toMatchObject({ positions: [4, 9], queryStarts: [0, 1, 2], contextLens: [5, 10] });
+    expect(lastRows).toEqual([0, 1]);
+  });
+
+  test("are the same rows, apart or not, each in one place", async () => {
+    const item = fc
+      .record({ known: fc.nat(9), prompt: fc.nat(6), behind: fc.integer({ min: 1, max: 4 }) })
+      .map(({ known, prompt, behind }) => ({ known, prompt, count: prompt + behind }));
+    await fc.assert(
+      fc.asyncProperty(fc.array(item, { minLength: 1, maxLength: 4 }), async (items) => {
+        const { prompt: whole } = await laidOut(items);
+        const { prompt, rest, lastRows } = await laidOut(items, { apart: true });
+        const rowsOf = (arrays: typeof whole) =>
+          (arrays?.tokenIds ?? []).map((id, i) =>
+            [arrays!.sequenceOf[i], arrays!.positions[i], id, arrays!.slotMapping[i]].join(),
+          );
+        expect([...rowsOf(prompt), ...rowsOf(rest)].sort()).toEqual(rowsOf(whole).sort());
+        expect(rowsOf(prompt)).toHaveLength(items.reduce((n, i) => n + i.prompt, 0));
+        expect(lastRows.map((row) => rest!.sequenceOf[row])).toEqual(items.map((_, s) => s));
+        expect(lastRows.map((row) => rest!.positions[row])).toEqual(items.map((i) => i.known + i.count - 1));
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  test("are behind all prompts or behind none: a mix is refused, and nothing has changed", () => {
+    const cache = cacheFor(gpu, model, "paged", 2);
+    const [a, b] = [cache.open(), cache.open()];
+    const before = [cache.usage(), gpu.memory.currentByPurpose];
+    const items = [
+      { place: a, tokens: [1, 2], prompt: 1 },
+      { place: b, tokens: [3] },
+    ];
+    expect(() => makeBatch(gpu, model.config, cache, items, { apart: true })).toThrow(
+      "batch: some sequences have tokens behind their prompts and some have not; wanted all or none",
+    );
+    expect([cache.usage(), gpu.memory.currentByPurpose]).toEqual(before);
+    cache.free();
+  });
 });

@@ -98,7 +98,7 @@ describe.each(["software", "gpu"] as const)("the form for %s", async (forms) => 
         for (let i = 0; i < STEPS; i++) {
           const logits = model.forward(
             twin,
-            tokens.map((token, s) => ({ place: places[s]!, tokens: [token] })),
+            tokens.map((token, s) => ({ place: places[s]!, tokens: [token], prompt: 0 })),
           );
           const bits = new Uint32Array(await gpu.read(logits));
           const values = await logits.read();
@@ -223,7 +223,9 @@ describe("what a step takes it gives back", async () => {
     const prompt = tokensOf(5, 9);
     const batch = await start(untied, "contiguous", [prompt], [33]);
     const twin = cacheFor(gpu, untied, "contiguous", 1);
-    const logits = untied.forward(twin, [{ place: twin.open(), tokens: [...prompt, 33] }]);
+    const logits = untied.forward(twin, [
+      { place: twin.open(), tokens: [...prompt, 33], prompt: prompt.length },
+    ]);
     expect(await logitsOf(batch)).toEqual(new Uint32Array(await gpu.read(logits)));
     logits.free();
     free(batch);
