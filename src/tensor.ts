@@ -166,7 +166,7 @@ export function decode(raw: ArrayBuffer, dtype: Exclude<Dtype, "u32">): Float32A
 /** Values as the bytes of a tensor: padded rows, halves packed. */
 function encode(tensor: Tensor, values: ArrayLike<number>): ArrayBufferView {
   const { rows, cols, stride, dtype } = tensor;
-  if (dtype === "u32") return Uint32Array.from(values);
+  if (dtype === "u32") return values instanceof Uint32Array ? values : Uint32Array.from(values);
   const padded = new Float32Array(rows * stride);
   for (let r = 0; r < rows; r++)
     for (let c = 0; c < cols; c++) padded[r * stride + c] = values[r * cols + c]!;

@@ -128,7 +128,9 @@ export class PageTable {
       () =>
         `page table: no slots for positions ${begin} to ${end}; the table holds pages for ${this.capacity} tokens`,
     );
-    return Uint32Array.from({ length: end - begin }, (_, i) => this.slotOf(begin + i));
+    const slots = new Uint32Array(end - begin);
+    for (let i = 0; i < slots.length; i++) slots[i] = this.slotOf(begin + i);
+    return slots;
   }
 
   /**

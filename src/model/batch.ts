@@ -62,33 +62,35 @@ export function makeBatch(
 
   /** The rows of tokens from[s] … to[s] - 1 of each sequence. */
   const rowsOf = (from: readonly number[], to: readonly number[], tiles?: number): Rows => {
-    const tokenIds: number[] = [];
-    const positions: number[] = [];
-    const slots: number[] = [];
-    const sequenceOf: number[] = [];
+    const T = sum(to) - sum(from);
+    const [tokenIds, positions, slots, sequenceOf] = Array.from({ length: 4 }, () => new Uint32Array(T));
     const queryStarts = [0];
     let first = 0; // of the sequence's slots
+    let t = 0;
+    let pairs = 0;
     items.forEach(({ tokens }, s) => {
-      for (let i = from[s]!; i < to[s]!; i++) {
-        tokenIds.push(tokens[i]!);
-        positions.push(starts[s]! + i);
-        slots.push(step.slotMapping[first + i]!);
-        sequenceOf.push(s);
+      const start = starts[s]!;
+      slots!.set(step.slotMapping.subarray(first + from[s]!, first + to[s]!), t);
+      sequenceOf!.fill(s, t, t + to[s]! - from[s]!);
+      for (let i = from[s]!; i < to[s]!; i++, t++) {
+        tokenIds![t] = tokens[i]!;
+        positions![t] = start + i;
+        // A row sees what the cache held of its sequence, and the new tokens up to itself.
+        pairs += start + i + 1;
       }
       first += tokens.length;
-      queryStarts.push(tokenIds.length);
+      queryStarts.push(t);
     });
     const contextLens = to.map((end, s) => starts[s]! + end);
     return {
-      tokenIds: array("token ids", tokenIds),
-      positions: array("positions", positions),
-      slotMapping: array("slot mapping", slots),
-      sequenceOf: array("sequence of", sequenceOf),
+      tokenIds: array("token ids", tokenIds!),
+      positions: array("positions", positions!),
+      slotMapping: array("slot mapping", slots!),
+      sequenceOf: array("sequence of", sequenceOf!),
       queryStarts: array("query starts", queryStarts),
       contextLens: array("context lens", contextLens),
       ...(tiles ? { tiles: array("tiles", attentionTiles(queryStarts, tiles), 2), tileRows: tiles } : {}),
-      // A row sees what the cache held of its sequence, and the new tokens up to itself.
-      work: { keys: sum(contextLens), pairs: sum(positions) + positions.length },
+      work: { keys: sum(contextLens), pairs },
     };
   };
 
@@ -127,10 +129,8 @@ function checkItems({ vocabSize, contextLength }: ModelConfig, items: readonly B
   );
   for (const { place, tokens } of items) {
     for (const id of tokens)
-      check(
-        Number.isInteger(id) && id >= 0 && id < vocabSize,
-        () => `token id ${id} is out of vocabulary (0..${vocabSize - 1})`,
-      );
+      if (!(id >>> 0 === id && id < vocabSize))
+        check(false, `token id ${id} is out of vocabulary (0..${vocabSize - 1})`);
     const length = place.length + tokens.length;
     check(
       length <= contextLength,

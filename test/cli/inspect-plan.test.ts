@@ -65,7 +65,7 @@ describe("quire inspect --memory-plan", () => {
       "unsharedBytes",
       "liveBytes",
     ]);
-    expect(p).toMatchObject({ tokens: 10, rows: 10, sequences: 2, prefillChunk: 2048, tensorCores: false });
+    expect(p).toMatchObject({ tokens: 10, rows: 10, sequences: 2, prefillChunk: 8192, tensorCores: false });
     expect(p.launches[0]).toEqual({ stage: "embed", name: "embed" });
     expect(Object.keys(p.values[0]!)).toEqual([
       "name",
