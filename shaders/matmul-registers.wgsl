@@ -1,7 +1,7 @@
 // with storage-f32.wgsl | storage-f16.wgsl | storage-i8.wgsl
 // with activation.wgsl
 // with product.wgsl
-// with register-tile-64x64.wgsl | register-tile-32x32.wgsl | register-tile-64x128.wgsl | register-tile-128x128.wgsl
+// with register-tile-64x64.wgsl | register-tile-32x32.wgsl | register-tile-64x128.wgsl
 //
 // matmul.wgsl with tiles in registers:  y[r, n] = epilogue(Σ_k x[r, k] · w[k, n] + bias[n])
 //

@@ -40,7 +40,7 @@ const TABLE = [
   },
 ];
 
-// Outputs of a workgroup, rows × columns: naive 16 × 16, blocks 16 × 64, tiles 32 × 64, registers 32 × 32 to 128 × 128. Depths:
+// Outputs of a workgroup, rows × columns: naive 16 × 16, blocks 16 × 64, tiles 32 × 64, registers 32 × 32 to 64 × 128. Depths:
 // a share of blocks is 24, a group 192; a step of tiles is 24, of registers 8 or 32.
 const SHAPES = [
   { rows: 1, K: 1, N: 1, why: "one product, all else is padding" },
@@ -134,7 +134,8 @@ for (const { tier, dtype, skip } of TABLE)
       expectWithinSumBound(y.values, values, magnitudes, terms + more);
       if (byMatrix) return expect(nmse(y.values, values)).toBeLessThan(sumsNmse);
       expectClose(y.values, values, matmulTolerance(K, dtype));
-      await expectSameByOthers(given, y.bits);
+      // A single product and the bias may melt into one fma: compilers see that the chain begins with 0.
+      if (K > 1) await expectSameByOthers(given, y.bits);
     });
 
     test.each(VALUES_NAMES)("values of x and of w: %s", async (name) => {
