@@ -25,6 +25,12 @@ var<workgroup> head_rows: array<u32, CHUNK>;    // where each position's head be
 var<workgroup> weights: array<f32, CHUNK>;
 var<workgroup> largest_key: atomic<u32>;        // of the scores so far: a maximum of integers needs no tree
 
+// 0, as the sign of a place in the cache, which no compiler knows: a chain of fma from a 0 that it knows begins with a plain product,
+// and in heads of up to 4 channels, where that is the whole chain, it melts into the additions after it, unrounded.
+fn unknown_zero(place: u32) -> f32 {
+  return bitcast<f32>(place >> 31u);
+}
+
 // The largest of all scores that threads raised it to.
 fn largest_score() -> f32 {
   return from_ordered(atomicLoad(&largest_key));

@@ -27,7 +27,7 @@ fn attend_chunk(count: u32, thread: u32) -> f32 {
   var own_largest = LOWEST;
   for (var i = thread; i < count; i += WORKGROUP_SIZE) {
     let row = head_rows[i];
-    var products = vec4f();
+    var products = vec4f(unknown_zero(row));
     for (var quad = 0u; quad < HEAD_QUADS; quad += KEY_QUADS) {
       products = add_keys(k[(row + quad) / KEY_QUADS], quad, products);
     }

@@ -46,7 +46,7 @@ fn attend_chunk(count: u32, thread: u32) -> f32 {
   fetch_values(thread);
 
   // 3. A score a thread.
-  var products = vec4f();
+  var products = vec4f(unknown_zero(own_slot));
   for (var i = 0u; i < HEAD_QUADS / KEY_QUADS; i++) {
     products = add_keys(keys[i], i * KEY_QUADS, products);
   }

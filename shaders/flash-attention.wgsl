@@ -3,6 +3,7 @@
 // with score-key.wgsl
 // with flash-stage.wgsl
 // with flash-rows.wgsl
+// with flash-values.wgsl
 //
 // Causal attention of many new tokens: FlashAttention (Dao et al., 2022) over strips or pages of keys and values.
 //
@@ -55,8 +56,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   let rows = min(TILE_ROWS, all_rows - first_row);
   let all_see = context_lens[sequence] - (all_rows - 1u - first_row);
   let end = all_see + rows - 1u;
-  let own_row = thread / LANES * 4u;
-  let seen = min(vec4u(all_see + own_row) + vec4u(0u, 1u, 2u, 3u), vec4u(end));
+  let quarter = quarter_of(thread);
+  let own_row = quarter * 4u;
+  let seen = seen_by(quarter, all_see, end);
+  make_zeros(workgroup.z);
 
   // 2. The queries, scaled, where all threads can read them; zero past the head's end, as in the cache.
   locate_chunk(sequence, head, 0u, end, thread);
@@ -79,7 +82,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   // 3. Chunk by chunk, up to what the last row sees.
   var largest = vec4f(LOWEST);
   var sum = vec4f();
-  var values: array<vec4f, 4u * MAX_COLUMNS>; // of 4 rows by column
+  var values: Values;
   for (var first = 0u; first < end; first += CHUNK) {
     let count = min(CHUNK, end - first);
 
@@ -95,24 +98,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       }
       largest_of_thread = max(largest_of_thread, score_tile(first, at, seen, thread));
       if (at + KEY_TILE >= count) {
-        for (var r = 0u; r < 4u; r++) {
-          atomicMax(&largest_keys[own_row + r], largest_of_thread[r]);
-        }
+        atomicMax(&largest_keys[own_row], largest_of_thread.x);
+        atomicMax(&largest_keys[own_row + 1u], largest_of_thread.y);
+        atomicMax(&largest_keys[own_row + 2u], largest_of_thread.z);
+        atomicMax(&largest_keys[own_row + 3u], largest_of_thread.w);
       }
       workgroupBarrier(); // the tile is free; after the last one, every score is in a maximum
     }
 
     // 3b. The weights. The next chunk is located meanwhile.
-    var chunk_largest: vec4f;
-    for (var r = 0u; r < 4u; r++) {
-      chunk_largest[r] = from_ordered(atomicLoad(&largest_keys[own_row + r]));
-    }
-    weigh_group(first, seen, chunk_largest, thread);
+    let chunk_largest = largest_of(quarter);
+    weigh_chunk(first, all_see, end, thread);
     if (first + CHUNK < end) {
       locate_chunk(sequence, head, first + CHUNK, end, thread);
     }
 
     // 3c. The values.
+    var chunk_values: Values;
+    for (var column = 0u; column < COLUMNS; column++) {
+      chunk_values[column] = same_rows(vec4f(nothing));
+    }
     for (var at = 0u; at < count; at += KEY_TILE) {
       store_tile(thread);
       workgroupBarrier(); // the values are there, and so are the weights, and where the next chunk lies
@@ -121,7 +126,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       } else if (first + CHUNK < end) {
         fetch_keys(first + CHUNK, thread);
       }
-      add_tile(first, at, seen, all_see, end, thread);
+      add_tile(&chunk_values, first, at, seen, all_see, end, thread);
       workgroupBarrier(); // the tile is free
     }
     if (thread < TILE_ROWS) {
@@ -132,34 +137,35 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
     let grown = max(largest, chunk_largest);
     let shrink = exp(largest - grown);
     let weight = exp(chunk_largest - grown);
-    let chunk_weights = chunk_sums(thread);
+    let chunk_weights = chunk_sums(quarter);
     let sees = vec4u(first) < seen;
     sum = select(sum, select(fma(chunk_weights, weight, sum * shrink), chunk_weights, first == 0u), sees);
     largest = select(largest, grown, sees);
     for (var column = 0u; column < COLUMNS; column++) {
-      for (var r = 0u; r < 4u; r++) {
-        let i = column * 4u + r;
-        let merged = fma(chunk_values[i], vec4f(weight[r]), values[i] * shrink[r]);
-        values[i] = select(values[i], select(merged, chunk_values[i], first == 0u), sees[r]);
+      var merged = chunk_values[column];
+      if (first > 0u) {
+        merged = merge_rows(merged, weight, values[column], shrink);
       }
+      values[column] = select_rows(values[column], merged, sees);
     }
   }
 
   // 4. Divide and store, channel by channel: a head need not begin at a multiple of four. The last head also writes the
   //    zeros behind the rows.
-  for (var r = 0u; r < 4u && own_row + r < rows; r++) {
-    let out = (first_row + own_row + r) * params.y_stride;
-    for (var column = 0u; column < COLUMNS; column++) {
-      let quad = column * LANES + thread % LANES;
-      let result = values[column * 4u + r] / sum[r];
+  for (var column = 0u; column < COLUMNS; column++) {
+    let quad = column * LANES + lane_of(thread);
+    let own = values[column];
+    let results = array(own.a / sum.x, own.b / sum.y, own.c / sum.z, own.d / sum.w);
+    for (var r = 0u; r < 4u && own_row + r < rows; r++) {
+      let out = (first_row + own_row + r) * params.y_stride + channel + quad * 4u;
       for (var c = 0u; c < 4u && quad * 4u + c < params.head_size; c++) {
-        y[out + channel + quad * 4u + c] = result[c];
+        y[out + c] = results[r][c];
       }
     }
-    if (head == HEADS - 1u && thread % LANES == 0u) {
-      for (var c = HEADS * params.head_size; c < params.y_stride; c++) {
-        y[out + c] = 0.0;
-      }
+  }
+  if (head == HEADS - 1u && thread < rows) {
+    for (var c = HEADS * params.head_size; c < params.y_stride; c++) {
+      y[(first_row + thread) * params.y_stride + c] = 0.0;
     }
   }
 }

@@ -8,13 +8,14 @@
 
 const CHUNK = 128u;          // positions whose weights are relative to one maximum, as in attend-chunk.wgsl
 const MAX_HEAD_QUADS = 32u;  // heads of up to 128 channels
-const MAX_LOADS = 32u;       // LOADS for the largest head, 32 positions and 16 rows, or 16 and 8
+const MAX_LOADS = 16u;       // LOADS for the largest head: of tiles of 32 positions, 32 rows and 8 lanes, and smaller ones alike
 
 override HEADS: u32 = 1u;
 override HEAD_QUADS: u32 = 16u;  // vec4s of a head in the cache; a constant, so that loops over it unroll
 override TILE_ROWS: u32 = 16u;   // queries of a workgroup: 8, 16 or 32
-override KEY_TILE: u32 = 32u;    // 16 or 32
-override WORKGROUP_SIZE: u32 = 2u * TILE_ROWS; // 8 threads for 4 rows
+override KEY_TILE: u32 = 32u;    // 16, 32 or 64
+override LANES: u32 = 8u;        // threads that share 4 rows, 8 or 16
+override WORKGROUP_SIZE: u32 = TILE_ROWS / 4u * LANES;
 
 // Vec4s from one staged row to the next. It is odd, so that 8 threads that read rows below one another read different banks.
 override STRIDE: u32 = HEAD_QUADS | 1u;
@@ -38,9 +39,12 @@ fn locate_chunk(sequence: u32, head: u32, first: u32, end: u32, thread: u32) {
   }
 }
 
-// Where load i of a thread reads for the tile at position `first`; the last quads stand in past the tile's end.
+// Where load i of a thread reads for the tile at position `first`; past the tile's end the last quad stands in.
 fn fetch_place(first: u32, i: u32, thread: u32) -> u32 {
-  let quad = min(i * WORKGROUP_SIZE + thread, TILE_QUADS - 1u);
+  var quad = i * WORKGROUP_SIZE + thread;
+  if (LOADS * WORKGROUP_SIZE > TILE_QUADS) {
+    quad = min(quad, TILE_QUADS - 1u);
+  }
   return head_rows[(first + quad / HEAD_QUADS) % ROWS_HELD] + quad % HEAD_QUADS;
 }
 
@@ -62,7 +66,7 @@ fn fetch_values(first: u32, thread: u32) {
 fn store_tile(thread: u32) {
   for (var i = 0u; i < LOADS; i++) {
     let quad = i * WORKGROUP_SIZE + thread;
-    if (quad < TILE_QUADS) {
+    if (LOADS * WORKGROUP_SIZE == TILE_QUADS || quad < TILE_QUADS) {
       stage[quad / HEAD_QUADS * STRIDE + quad % HEAD_QUADS] = unpack4(fetched[i]);
     }
   }

@@ -1,6 +1,12 @@
 import { attention } from "../ops/attention.ts";
 import { attentionTiles } from "../ops/attention-tiles.ts";
-import { FLASH_TILES, type FlashTile, firstFit, flashAttentionWith } from "../ops/flash-attention.ts";
+import {
+  FLASH_TILES,
+  type FlashTile,
+  firstFit,
+  flashAttentionWith,
+  flashBytes,
+} from "../ops/flash-attention.ts";
 import { kvWrite } from "../ops/kv-write.ts";
 import { pagedAttention } from "../ops/paged-attention.ts";
 import { ELEMENT_BYTES, Tensor } from "../tensor.ts";
@@ -54,8 +60,7 @@ function flashCases(shape: BenchShape): ShaderCase[] {
     attentionCase(shape, prompts(sequences), dtype, "flash-attention", tile);
   return [
     ...DTYPES.flatMap((dtype) => [flash(1, dtype), flash(8, dtype)]),
-    flash(1, "f32", FLASH_TILES[1]),
-    ...FLASH_TILES.slice(1, 3).map((tile) => flash(8, "f32", tile)),
+    ...FLASH_TILES.slice(1).map((tile) => flash(8, "f32", tile)),
   ];
 }
 
@@ -75,11 +80,13 @@ function attentionCase(
   const positionsSeen = Array.from({ length: rows }, (_, row) => visible(row)).reduce((a, b) => a + b, 0);
   return {
     kernel,
-    variant: tile ? `${dtype} kv, tiles ${tile.rows}×${tile.keys}` : `${dtype} kv`,
+    variant: tile ? `${dtype} kv, tiles ${tile.rows}×${tile.keys} by ${tile.lanes}` : `${dtype} kv`,
     shape:
       name === "decode"
         ? `decode ${sequences}×${context}`
         : `prefill ${sequences > 1 ? `${sequences}×` : ""}${fresh}`,
+    suits: ({ limits }) =>
+      !tile || flashBytes(tile, Math.ceil(headSize / 4)) <= limits.maxComputeWorkgroupStorageSize,
     readBytes: rows * C * 4 + 2 * sequences * context * C * ELEMENT_BYTES[dtype],
     writeBytes: rows * C * 4,
     // A multiplication and an addition for each channel of a position's key, and again of its value.

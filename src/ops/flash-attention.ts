@@ -11,24 +11,30 @@ import { storagePart } from "./storage.ts";
 const kernel = new Kernel("flash-attention");
 const matrix = new Kernel("flash-attention-subgroup-matrix");
 
-/** How the kernel cuts its work: rows of a workgroup, and positions that are in workgroup memory at a time. */
+/**
+ * How the kernel cuts its work: rows of a workgroup, positions that are in workgroup memory at a time, and threads that share
+ * four rows.
+ */
 export interface FlashTile {
   readonly rows: number;
   readonly keys: number;
+  readonly lanes: number;
 }
 
-/** From the one that loads keys least often to the one that needs the least memory. */
+/** The best one first; those after it need less memory, or are there to be measured. */
 export const FLASH_TILES: readonly FlashTile[] = [
-  { rows: 32, keys: 32 },
-  { rows: 16, keys: 32 },
-  { rows: 16, keys: 16 },
-  { rows: 8, keys: 16 },
+  { rows: 32, keys: 32, lanes: 16 },
+  { rows: 32, keys: 64, lanes: 16 },
+  { rows: 32, keys: 32, lanes: 8 },
+  { rows: 16, keys: 32, lanes: 16 },
+  { rows: 16, keys: 16, lanes: 8 },
+  { rows: 8, keys: 16, lanes: 16 },
 ];
 
 /** Bytes of workgroup memory for heads of `headQuads` vec4s, as shaders/flash-stage.wgsl and flash-rows.wgsl declare it. */
-export function flashBytes({ rows, keys }: FlashTile, headQuads: number): number {
+export function flashBytes({ rows, keys }: Omit<FlashTile, "lanes">, headQuads: number): number {
   const stride = headQuads | 1;
-  const weights = (rows / 4) * (8 * 17 + 1);
+  const weights = (rows / 4) * (8 * 17 + 4);
   return 16 * (rows * stride + keys * stride + weights) + 4 * (2 * 128 + rows);
 }
 
@@ -113,7 +119,7 @@ export function flashAttentionWith(
   const { y, buffers, params, workgroups, options } = flashArguments(op, qkv, k, v, slots, batch, scale);
   kernel.run(qkv.gpu, buffers, params, workgroups, {
     parts: [storagePart(k), slots.part],
-    constants: { ...options.constants, TILE_ROWS: tile.rows, KEY_TILE: tile.keys },
+    constants: { ...options.constants, TILE_ROWS: tile.rows, KEY_TILE: tile.keys, LANES: tile.lanes },
     work: options.work,
   });
   return y;
@@ -153,7 +159,13 @@ export function matrixFlashAttention(
   );
   const { head_size: _, ...used } = params;
   const { HEAD_QUADS: __, ...constants } = options.constants;
-  matrix.run(queries.gpu, buffers, used, workgroups, { parts: [slots.part], constants, work: options.work });
+  const { few, many } = batch.tileSizes ?? { few: true, many: true };
+  const forms = [...(many ? ["flash-tile-64"] : []), ...(few ? ["flash-tile-16"] : [])];
+  // The work is told once: a launch leaves the tiles of the other form alone.
+  forms.forEach((form, i) => {
+    const work = i === 0 ? options.work : undefined;
+    matrix.run(queries.gpu, buffers, used, workgroups, { parts: [form, slots.part], constants, work });
+  });
   return y;
 }
 

@@ -1,6 +1,8 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { Gpu } from "../../src/gpu/gpu.ts";
 import { loadKernel } from "../../src/gpu/wgsl.ts";
+import { attentionTiles, tileSizes } from "../../src/ops/attention-tiles.ts";
 import { hasMatrixAttention, MATRIX_TILE_ROWS, matrixFlashAttention } from "../../src/ops/flash-attention.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { expectLedgerUnchanged, openTestGpu } from "../gpu-fixture.ts";
@@ -25,21 +27,38 @@ const missing = here ? "" : " (skipped: this adapter has no subgroup matrices of
 const C = shape.heads * shape.headSize;
 /** Results are rounded to halves, of which neighbours below 1 are 2^-11 apart. */
 const CLOSE = { nmse: TOLERANCE.attention.f16.nmse, maxAbs: 1e-3 };
-const TILE = { rows: MATRIX_TILE_ROWS, keys: 64 };
+const TILE = { rows: MATRIX_TILE_ROWS, keys: 64, lanes: 0 };
 
-test.each(["slots-contiguous", "slots-paged"])(
-  "with %s it is WGSL that Dawn accepts, on any machine",
-  async (part) => {
-    const everything = await Gpu.open({ backend: "null" });
-    try {
-      const { code } = loadKernel("flash-attention-subgroup-matrix", [part]);
-      const { messages } = await everything.device.createShaderModule({ code }).getCompilationInfo();
-      expect(messages.filter(({ type }) => type === "error").map((m) => m.message)).toEqual([]);
-    } finally {
-      await everything.close();
-    }
-  },
-);
+test.each(
+  ["slots-contiguous", "slots-paged"].flatMap((slots) =>
+    ["flash-tile-64", "flash-tile-16"].map((tile) => [slots, tile] as const),
+  ),
+)("with %s and %s it is WGSL that Dawn accepts, on any machine", async (...parts) => {
+  const everything = await Gpu.open({ backend: "null" });
+  try {
+    const { code } = loadKernel("flash-attention-subgroup-matrix", parts);
+    const { messages } = await everything.device.createShaderModule({ code }).getCompilationInfo();
+    expect(messages.filter(({ type }) => type === "error").map((m) => m.message)).toEqual([]);
+  } finally {
+    await everything.close();
+  }
+});
+
+test("which sizes of tiles there are is what the list of tiles says", () => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(200), { minLength: 1, maxLength: 8 }), (fresh) => {
+      const starts = fresh.reduce((all, count) => [...all, all.at(-1)! + count], [0]);
+      const tiles = attentionTiles(starts, TILE.rows);
+      const rows = Array.from({ length: tiles.length / 2 }, (_, i) =>
+        Math.min(TILE.rows, starts[tiles[2 * i]! + 1]! - tiles[2 * i + 1]!),
+      );
+      expect(tileSizes(fresh, TILE.rows)).toEqual({
+        few: rows.some((count) => count <= 16),
+        many: rows.some((count) => count > 16),
+      });
+    }),
+  );
+});
 
 /** Queries as tensor cores get them: alone, and in halves. */
 function halfQueries(batch: Batch): Batch {

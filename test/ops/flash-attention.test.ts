@@ -88,30 +88,31 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
   });
 
   // Halves differ in what a load brings, not in what is done with it.
+  // Two heads here and elsewhere, since each number of heads is one more kernel to compile.
   test.each(dtype === "f32" ? [1, 3, 8, 64, 65, 128] : [3, 64])("heads of %i", async (headSize) => {
     const lengths: Lengths = [
       [0, 17],
       [119, 12],
     ];
-    const batch = makeBatch({ heads: headSize > 64 ? 1 : 3, headSize, lengths }, dtype);
+    const batch = makeBatch({ heads: 2, headSize, lengths }, dtype);
     const byRow = await bitsByRow(batch);
-    for (const tile of tilesFor(headSize).slice(0, dtype === "f32" ? 2 : 1)) {
+    for (const tile of tilesFor(headSize).slice(dtype === "f32" && headSize < 64 ? 0 : -1)) {
       const y = await runFlash(gpu, batch, "contiguous", tile);
       expectClose(y.values, expectedAttention(batch), tolerance);
       expect(y.bits).toEqual(byRow);
     }
   });
 
-  test("pages anywhere give the bits of strips and of attention row by row, whatever their size", async () => {
+  test("pages anywhere give the bits of attention row by row, in strips and in pages, whatever their size", async () => {
     const lengths: Lengths = [
       [0, 19],
       [130, 5],
       [250, 9],
     ];
     const batch = makeBatch({ heads: 2, headSize: 8, lengths }, dtype);
-    const { bits } = await runFlash(gpu, batch, "contiguous", LARGE);
-    expect((await runPaged(gpu, batch, { pageSize: 16 })).bits).toEqual(bits);
-    for (const pageSize of dtype === "f32" ? [8, 16, 24, 64, 256] : [16])
+    const bits = await bitsByRow(batch);
+    expect((await runPaged(gpu, batch, { pageSize: 24 })).bits).toEqual(bits);
+    for (const pageSize of dtype === "f32" ? [8, 24] : [16])
       for (const seed of [1, 2])
         expect((await runFlash(gpu, batch, { pageSize, seed }, LARGE)).bits).toEqual(bits);
   });
@@ -119,7 +120,8 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
   test("a prompt in pieces gives the bits of the whole prompt", async () => {
     const C = 16;
     const whole = makeBatch({ heads: 2, headSize: 8, lengths: [[0, 150]] }, dtype);
-    const { bits } = await runFlash(gpu, whole, "contiguous", LARGE);
+    const tile = dtype === "f32" ? LARGE : SMALL;
+    const { bits } = await runFlash(gpu, whole, "contiguous", tile);
     const stride = bits.length / 150;
     for (const [past, fresh] of [
       [0, 50],
@@ -135,7 +137,7 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
         qkv: whole.qkv.slice(past * 3 * C, (past + fresh) * 3 * C),
         contexts: [{ length: past + fresh, fresh, keys: seen(keys), values: seen(values) }],
       };
-      const y = await runFlash(gpu, piece, "contiguous", LARGE);
+      const y = await runFlash(gpu, piece, "contiguous", tile);
       expect(y.bits).toEqual(bits.slice(past * stride, (past + fresh) * stride));
     }
   });
@@ -192,14 +194,14 @@ test("a key that is not finite spoils its head and no other, as in attention row
 test("a sum that is -0 stays so: groups and chunks that a row does not see add nothing", async () => {
   // Weights of 2e-35 times -2e-38 are -0 where fma rounds once; the last row sees a second group, the others do not.
   const length = 18;
-  const keys = new Float32Array(length * 4);
-  const values = new Float32Array(length * 4).fill(-0);
+  const keys = new Float32Array(length * 8);
+  const values = new Float32Array(length * 8).fill(-0);
   keys[0] = -80;
   values.fill(-2e-38, 0, 4);
-  const qkv = new Float32Array(length * 12);
-  for (let row = 0; row < length; row++) qkv[row * 12] = 2;
+  const qkv = new Float32Array(length * 24);
+  for (let row = 0; row < length; row++) qkv[row * 24] = 2;
   const contexts = [{ length, fresh: length, keys, values }];
-  const batch: Batch = { heads: 1, headSize: 4, dtype: "f32", lengths: [[0, length]], qkv, contexts };
+  const batch: Batch = { heads: 2, headSize: 4, dtype: "f32", lengths: [[0, length]], qkv, contexts };
   expect((await runFlash(gpu, batch, "contiguous", SMALL)).bits).toEqual(
     (await runContiguous(software, batch)).bits,
   );
@@ -261,9 +263,9 @@ describe("which form runs", () => {
       return found;
     };
     expect(least.limits.maxComputeWorkgroupStorageSize).toBe(16_384);
-    expect(tile(least, 64)).toEqual({ rows: 8, keys: 16 });
+    expect(tile(least, 64)).toEqual({ rows: 8, keys: 16, lanes: 16 });
     expect(tile(least, 128)).toBeUndefined();
-    expect(tile(wide, 16)).toEqual({ rows: 32, keys: 32 });
+    expect(tile(wide, 16)).toEqual(FLASH_TILES[0]);
     expect(tile(software, 16)).toBeUndefined();
     await least.close();
   });
@@ -280,8 +282,8 @@ describe("which form runs", () => {
       ["vec4f", "WEIGHT_QUADS"],
       ["atomic<u32>", "TILE_ROWS"],
     ]);
-    // 256 · 4, 32 · 17 · 16, 16 · 17 · 16, 4 · 137 · 16 and 16 · 4 bytes.
-    expect(flashBytes({ rows: 16, keys: 32 }, 16)).toBe(1024 + 8704 + 4352 + 8768 + 64);
+    // 256 · 4, 32 · 17 · 16, 16 · 17 · 16, 4 · 140 · 16 and 16 · 4 bytes.
+    expect(flashBytes({ rows: 16, keys: 32 }, 16)).toBe(1024 + 8704 + 4352 + 8960 + 64);
   });
 });
 
@@ -340,8 +342,8 @@ const batchOf = (contextLens: number[], queryStarts: number[], sequenceOf: numbe
 };
 
 test("the same call 20 times gives the same bits", async () => {
-  const cache = Tensor.from(gpu, [40, 3, 5], randomFloats(1, 600));
-  const qkv = Tensor.from(gpu, [2, 45], randomFloats(2, 90));
+  const cache = Tensor.from(gpu, [40, 2, 5], randomFloats(1, 400));
+  const qkv = Tensor.from(gpu, [2, 30], randomFloats(2, 60));
   const batch = batchOf([33, 7], [0, 1, 2], [0, 1]);
   const lookup = strips(7, 0);
   await expectSameBits(() => flashAttentionWith(SMALL, qkv, cache, cache, lookup, batch, 0.4));
@@ -349,8 +351,8 @@ test("the same call 20 times gives the same bits", async () => {
 
 test("the ledger is back where it started", async () => {
   await expectLedgerUnchanged(gpu, () => {
-    const cache = Tensor.from(gpu, [2, 1, 2], randomFloats(3, 4), { purpose: "kv" });
-    const qkv = Tensor.from(gpu, [1, 6], randomFloats(4, 6));
+    const cache = Tensor.from(gpu, [2, 2, 2], randomFloats(3, 8), { purpose: "kv" });
+    const qkv = Tensor.from(gpu, [1, 12], randomFloats(4, 12));
     const { tileRows, ...tensors } = batchOf([2], [0, 1], [0]);
     const lookup = strips(0);
     flashAttentionWith(SMALL, qkv, cache, cache, lookup, { ...tensors, tileRows }, 1).free();
