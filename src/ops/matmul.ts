@@ -16,7 +16,7 @@ const matrix = new Kernel("matmul-subgroup-matrix");
 /**
  * The rungs of the ladder, each a kernel that loads less for each multiplication than the one before: "naive" a thread an
  * output; "blocks" 4 × 4 outputs a thread, by the caches; "tiles" the same from tiles in workgroup memory; "registers" up to
- * 16 × 8 outputs a thread, the loads of the next step on their way meanwhile; "matrix" tensor cores, see hasMatrixForm.
+ * 8 × 8 outputs a thread, the loads of the next step on their way meanwhile; "matrix" tensor cores, see hasMatrixForm.
  *
  * There are three orders of the sum over K, and tiers of one order give the same bits, for any number of rows: "naive", "tiles"
  * and "registers" take one chain of fma; "blocks" the shares of shaders/product.wgsl, as matvec and all that a decode step
