@@ -1,4 +1,5 @@
 // with storage-f16.wgsl
+// with flash-tile-64.wgsl | flash-tile-16.wgsl
 // with flash-matrices.wgsl
 // with flash-softmax.wgsl
 // with slots-contiguous.wgsl | slots-paged.wgsl
@@ -7,15 +8,15 @@
 //
 //   y[t, h] = Σ_j p[t, j] · v[j, h] / Σ_j p[t, j],   p[t, j] = half(exp2(scale · log2(e) · q[t, h] · k[j, h] - m[t]))
 //
-// A workgroup owns one head of up to 64 neighbouring rows of one sequence, and walks over its keys and values, 64 positions at a
-// time, from the first on. Four subgroups share the work: 16 rows each, or, where there are no more than 16 rows (a step that
-// decodes has one), 16 columns each of the same rows. A sum is the same chain of matrix products either way, and what is
-// masked adds zeros: a row has the same bits alone, in a prompt, and in any piece of one.
+// A workgroup owns one head of a tile of neighbouring rows of one sequence, and walks over its keys and values, 64 positions at a
+// time, from the first on. Tiles of up to 16 rows and larger ones have a form each (flash-tile-….wgsl), which leaves the others
+// alone. A sum is the same chain of matrix products in both, and what is masked adds zeros: a row has the same bits alone, in a
+// prompt, and in any piece of one.
 //
-// A thread cannot see a matrix's elements, so scores go through workgroup memory, where two threads have a row (eight, where rows
-// are few). Sums stay in matrices, which cannot be scaled row by row; so m is not the maximum so far, but one that is
-// at most RISE below it: only when a row's maximum rises by more, sums take the way through memory. The sum of the weights is
-// one more column of the product, of ones, and so sees the same rounded weights.
+// A thread cannot see a matrix's elements, so scores go through workgroup memory. Sums stay in matrices, which cannot be scaled row
+// by row; so m is not the maximum so far, but one that is at most RISE below it: only when a row's maximum rises by more, sums
+// take the way through memory. The sum of the weights is one more column of the product, of ones, and so sees the same rounded
+// weights.
 //
 //   dispatch       [H, tiles]
 //   qkv            [T, C]     f16, the queries
@@ -47,9 +48,9 @@ struct Params {
 @group(0) @binding(7) var<storage, read> slot_table: array<u32>;
 @group(0) @binding(8) var<storage, read_write> y: array<Packed4>;
 
-// Where position i of the tile at `first` lies; past the context the last one stands in.
-fn locate(sequence: u32, head: u32, first: u32, context: u32, i: u32) {
-  rows_of_slots[i] = (slot_of(sequence, min(first + i, context - 1u)) * HEADS + head) * OCTS;
+// Where the head of a position begins in k and v, in octs; past the context the last one stands in.
+fn place_of(sequence: u32, head: u32, position: u32, context: u32) -> u32 {
+  return (slot_of(sequence, min(position, context - 1u)) * HEADS + head) * OCTS;
 }
 
 @compute @workgroup_size(THREADS)
@@ -71,7 +72,9 @@ fn main(
   let context = context_lens[sequence];
   let first_visible = context - (end - 1u - first_row);
   let visible = first_visible + count - 1u;
-  let few = count <= FEW_ROWS;
+  if ((count <= FEW_ROWS) != FEW) {
+    return; // the other form's
+  }
 
   // 2. The queries, and where the first keys lie.
   for (var i = 0u; i < TILE_ROWS * OCTS / THREADS; i++) {
@@ -81,14 +84,14 @@ fn main(
     weights[row * STRIDE + oct % OCTS] = select(vec4u(), query, row < count);
   }
   if (thread < KEYS) {
-    locate(sequence, head, 0u, context, thread);
+    rows_of_slots[thread] = place_of(sequence, head, thread, context);
   }
   if (thread < TILE_ROWS) {
     references[thread] = LOWEST;
   }
   workgroupBarrier(); // queries and places are there
 
-  let own_row = select(16u * subgroup, 0u, few); // of the subgroup
+  let own_row = select(16u * subgroup, 0u, FEW); // of the subgroup
   let queries = load_queries(own_row);
 
   var sums: Sums;
@@ -101,6 +104,9 @@ fn main(
     next_values[i] = v[at];
   }
 
+  // The places of the tile after the next are looked up a turn ahead too.
+  var next_place = place_of(sequence, head, KEYS + thread % KEYS, context);
+
   // 3. Tile by tile over the positions that any row sees.
   for (var first = 0u; first < visible; first += KEYS) {
     workgroupBarrier(); // all are done with the tile before, and with the places of this one
@@ -111,7 +117,7 @@ fn main(
       values[oct / OCTS * STRIDE + oct % OCTS] = select(vec4u(), next_values[i], inside);
     }
     if (thread < KEYS) {
-      locate(sequence, head, first + KEYS, context, thread);
+      rows_of_slots[thread] = next_place;
     }
     workgroupBarrier(); // keys, values and the places of the next ones are there
 
@@ -122,9 +128,10 @@ fn main(
       next_keys[i] = k[at];
       next_values[i] = v[at];
     }
+    next_place = place_of(sequence, head, first + 2u * KEYS + thread % KEYS, context);
 
     // 3b. Scores, 16 × 16 at a time.
-    if (few) {
+    if (FEW) {
       score(queries, own_row, 16u * subgroup);
     } else {
       score(queries, own_row, 0u);
@@ -136,48 +143,47 @@ fn main(
 
     // 3c. Weights of the scores, by the threads that share a row, which are neighbours. In the first tile there is nothing yet
     //     that would have to shrink.
-    let share = select(2u, 8u, few); // threads of a row
-    let row = thread / share;
+    let row = thread / SHARE;
     let row_visible = first_visible + min(row, count - 1u);
     let scale = params.scale * LOG2_E;
     let before = references[row];
     var reference: f32;
-    if (few) {
-      reference = weigh_few(row, thread % 8u, first, row_visible, scale, before);
+    if (FEW) {
+      reference = weigh_few(row, thread % SHARE, first, row_visible, scale, before);
     } else {
-      reference = weigh_many(row, thread % 2u, first, row_visible, scale, before);
+      reference = weigh_many(row, thread % SHARE, first, row_visible, scale, before);
     }
     let any_rises = subgroupAny(reference != before && first > 0u);
     if (thread % 32u == 0u) {
       rises[subgroup] = select(0u, 1u, any_rises);
     }
     let any_rise = workgroupUniformLoad(&rises); // the weights are there, and every thread has read its row's reference
-    if (thread % share == 0u) {
+    if (thread % SHARE == 0u) {
       references[row] = reference;
       shrinks[row] = exp2(before - reference); // 1 where it stays
     }
 
     // 3d. Where a reference has risen, what was summed up shrinks to match.
     if (any_rise[0] + any_rise[1] + any_rise[2] + any_rise[3] != 0u) {
-      store_sums(&sums, few, subgroup);
+      store_sums(&sums, subgroup);
       workgroupBarrier(); // the sums and their factors are there
       for (var i = thread; i < TILE_ROWS * SCORE_STRIDE; i += THREADS) {
         scores[i] *= shrinks[i / SCORE_STRIDE];
       }
       workgroupBarrier(); // they have shrunk
-      load_sums(&sums, few, subgroup);
+      load_sums(&sums, subgroup);
     }
 
     // 3e. The weighted values, 16 positions at a time, and the sum of the weights.
-    add_values(&sums, own_row, 0u, few, subgroup);
-    add_values(&sums, own_row, 16u, few, subgroup);
-    add_values(&sums, own_row, 32u, few, subgroup);
-    add_values(&sums, own_row, 48u, few, subgroup);
+    add_values(&sums, own_row, 0u, subgroup);
+    add_values(&sums, own_row, 16u, subgroup);
+    add_values(&sums, own_row, 32u, subgroup);
+    add_values(&sums, own_row, 48u, subgroup);
   }
 
   // 4. Divide and store.
   workgroupBarrier(); // all have read their scores
-  store_sums(&sums, few, subgroup);
+  store_sums(&sums, subgroup);
   workgroupBarrier(); // the sums are there
   for (var i = thread; i < count * QUADS; i += THREADS) {
     let row = i / QUADS;

@@ -1,9 +1,8 @@
 enable chromium_experimental_subgroup_matrix;
 enable f16;
 enable subgroups;
-// Part: what flash-attention-subgroup-matrix.wgsl keeps in workgroup memory, and the matrices that it makes of it.
-//
-// Four subgroups of 32 threads have 16 rows each of a tile of 64, or, where rows are few, 16 columns each of the same 16 rows.
+// Part: what flash-attention-subgroup-matrix.wgsl keeps in workgroup memory, and the matrices that it makes of it, for four
+// subgroups of 32 threads.
 
 alias Oct = vec4u; // eight halves
 alias Left = subgroup_matrix_left<f16, 16, 16>;
@@ -12,7 +11,6 @@ alias Result = subgroup_matrix_result<f32, 16, 16>;
 
 const SUBGROUPS = 4u;
 const THREADS = 32u * SUBGROUPS;
-const TILE_ROWS = 16u * SUBGROUPS;
 const FEW_ROWS = 16u;
 const KEYS = 64u; // positions at a time, and channels of a head
 const OCTS = KEYS / 8u;
@@ -21,7 +19,7 @@ const LOADS = KEYS * OCTS / THREADS; // of a thread, of keys and of values
 
 // Rows are padded, so that rows below one another begin in different banks. A row of scores has room for the sum of weights.
 const STRIDE = OCTS + 1u;
-const SCORE_STRIDE = QUADS + 4u;
+const SCORE_STRIDE = QUADS + 4u * SUM_PLACES;
 
 var<workgroup> keys: array<Oct, KEYS * STRIDE>;
 var<workgroup> values: array<Oct, KEYS * STRIDE>;
@@ -32,7 +30,7 @@ var<workgroup> shrinks: array<f32, TILE_ROWS>;    // what a row's sums are multi
 var<workgroup> rows_of_slots: array<u32, KEYS>;   // where each position's head begins in k and v, in octs
 var<workgroup> rises: array<u32, SUBGROUPS>;      // did any m of a subgroup's rows rise?
 
-// The weighted values of 16 rows, 16 channels each (the first alone where rows are few), and the sum of the weights.
+// The weighted values of 16 rows, 16 channels each (the first alone in tiles of 16), and the sum of the weights.
 struct Sums {
   values0: Result,
   values1: Result,
@@ -78,9 +76,9 @@ fn score(queries: Queries, row: u32, position: u32) {
 }
 
 // Add the weighted values of 16 positions, and their weights.
-fn add_values(sums: ptr<function, Sums>, row: u32, position: u32, few: bool, subgroup: u32) {
+fn add_values(sums: ptr<function, Sums>, row: u32, position: u32, subgroup: u32) {
   let weight = subgroupMatrixLoad<Left, row_major>(&weights, row * STRIDE + position / 8u, STRIDE);
-  if (few) {
+  if (FEW) {
     (*sums).values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 16u * subgroup), (*sums).values0);
   } else {
     (*sums).values0 = subgroupMatrixMultiplyAccumulate(weight, value_matrix(position, 0u), (*sums).values0);
@@ -92,28 +90,30 @@ fn add_values(sums: ptr<function, Sums>, row: u32, position: u32, few: bool, sub
 }
 
 // Put sums where their rows and columns are in `scores`, the sum of weights behind them.
-fn store_sums(sums: ptr<function, Sums>, few: bool, subgroup: u32) {
-  let row = 16u * subgroup * SCORE_STRIDE;
-  if (few) {
+fn store_sums(sums: ptr<function, Sums>, subgroup: u32) {
+  if (FEW) {
     subgroupMatrixStore<row_major>(&scores, 4u * subgroup, (*sums).values0, SCORE_STRIDE);
+    subgroupMatrixStore<row_major>(&scores, QUADS + 4u * subgroup, (*sums).weights, SCORE_STRIDE);
   } else {
+    let row = 16u * subgroup * SCORE_STRIDE;
     subgroupMatrixStore<row_major>(&scores, row, (*sums).values0, SCORE_STRIDE);
     subgroupMatrixStore<row_major>(&scores, row + 4u, (*sums).values1, SCORE_STRIDE);
     subgroupMatrixStore<row_major>(&scores, row + 8u, (*sums).values2, SCORE_STRIDE);
     subgroupMatrixStore<row_major>(&scores, row + 12u, (*sums).values3, SCORE_STRIDE);
+    subgroupMatrixStore<row_major>(&scores, row + QUADS, (*sums).weights, SCORE_STRIDE);
   }
-  subgroupMatrixStore<row_major>(&scores, row + QUADS, (*sums).weights, SCORE_STRIDE);
 }
 
-fn load_sums(sums: ptr<function, Sums>, few: bool, subgroup: u32) {
-  let row = 16u * subgroup * SCORE_STRIDE;
-  if (few) {
+fn load_sums(sums: ptr<function, Sums>, subgroup: u32) {
+  if (FEW) {
     (*sums).values0 = subgroupMatrixLoad<Result, row_major>(&scores, 4u * subgroup, SCORE_STRIDE);
+    (*sums).weights = subgroupMatrixLoad<Result, row_major>(&scores, QUADS + 4u * subgroup, SCORE_STRIDE);
   } else {
+    let row = 16u * subgroup * SCORE_STRIDE;
     (*sums).values0 = subgroupMatrixLoad<Result, row_major>(&scores, row, SCORE_STRIDE);
     (*sums).values1 = subgroupMatrixLoad<Result, row_major>(&scores, row + 4u, SCORE_STRIDE);
     (*sums).values2 = subgroupMatrixLoad<Result, row_major>(&scores, row + 8u, SCORE_STRIDE);
     (*sums).values3 = subgroupMatrixLoad<Result, row_major>(&scores, row + 12u, SCORE_STRIDE);
+    (*sums).weights = subgroupMatrixLoad<Result, row_major>(&scores, row + QUADS, SCORE_STRIDE);
   }
-  (*sums).weights = subgroupMatrixLoad<Result, row_major>(&scores, row + QUADS, SCORE_STRIDE);
 }

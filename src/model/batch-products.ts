@@ -14,8 +14,10 @@ import { PRODUCTS, type Products } from "./linear.ts";
 // on who else is in the batch, nor on how its prompt was cut into pieces.
 
 /**
- * Products of a batch: with tensor cores and f16 weights always by these, one row too; else on a GPU always by matmul, whose
- * kernels of many outputs a thread sum in an order of their own; where a CPU plays GPU in that of a decode step.
+ * Products of a step of many sequences: with tensor cores and f16 weights always by these, one row too; else on a GPU always by
+ * matmul, whose kernels of many outputs a thread sum in an order of their own; where a CPU plays GPU in that of a decode step.
+ * Attention is that of a row, or by portable tiles, which give its bits: a step that decodes is bound by loads, and fastest
+ * row by row, and a token must not change when it is computed again as part of a prompt.
  */
 export function batchProducts({ gpu, config, weights }: Pick<Gpt2, "gpu" | "config" | "weights">): Products {
   // All matrices of a model are of one dtype.
@@ -23,9 +25,16 @@ export function batchProducts({ gpu, config, weights }: Pick<Gpt2, "gpu" | "conf
   return {
     linear: (x, { weight, bias }, epilogue, dtype) => matrixMatmul(x, weight, bias, epilogue, dtype),
     // A quad of columns must be of one head.
-    ...(config.headSize % 4 === 0 ? { qkv } : {}),
+    ...(config.headSize % 4 === 0 ? { qkv: qkvOf("f32") } : {}),
     rows: "f16",
   };
+}
+
+/** Products of a prompt that is computed once, for a cache of this shape: those, and attention by tensor cores where it can be. */
+export function promptProducts(model: Pick<Gpt2, "gpu" | "config" | "weights">, shape: CacheShape): Products {
+  const products = batchProducts(model);
+  const byMatrix = products.qkv !== undefined && hasMatrixAttention(model.gpu, shape);
+  return byMatrix ? { ...products, qkv: qkvOf("f16"), tileRows: MATRIX_TILE_ROWS } : products;
 }
 
 /** Products in f32 by matmul alone, one row too. */
@@ -34,25 +43,19 @@ const MATMUL: Products = {
   rows: "f32",
 };
 
-const qkv: Products["qkv"] = (x, { weight, bias }, slotMapping, { k, v }) => {
-  const [, , headSize] = k.shape as [number, number, number];
-  const dtype = hasMatrixAttention(k.gpu, { headSize, dtype: k.dtype }) ? "f16" : "f32";
-  return matrixQkv(x, weight, bias, slotMapping, k, v, dtype);
-};
-
-/** Does a batch with these products attend by tensor cores to a cache of this shape? Then all its rows do. */
-export function attendsByMatrix({ gpu }: Pick<Gpt2, "gpu">, products: Products, shape: CacheShape): boolean {
-  return products.qkv !== undefined && hasMatrixAttention(gpu, shape);
-}
+/** Queries in halves are for attention by tensor cores. */
+const qkvOf =
+  (dtype: "f32" | "f16"): Products["qkv"] =>
+  (x, { weight, bias }, slotMapping, { k, v }) =>
+    matrixQkv(x, weight, bias, slotMapping, k, v, dtype);
 
 /** Rows of the tiles in which a batch with these products attends to a cache of this shape; undefined: row by row. */
 export function tileRowsOf(
-  model: Pick<Gpt2, "gpu">,
-  products: Products,
+  { gpu }: Pick<Gpt2, "gpu">,
+  { tileRows }: Products,
   shape: CacheShape,
 ): number | undefined {
-  if (attendsByMatrix(model, products, shape)) return MATRIX_TILE_ROWS;
-  return flashTile({ gpu: model.gpu, stride: rowStride(shape.headSize) })?.rows;
+  return tileRows ?? flashTile({ gpu, stride: rowStride(shape.headSize) })?.rows;
 }
 
 /** Logits [S, V] of hidden states [S, C] before the last layer norm. One row or several: each sum over C has the same order. */

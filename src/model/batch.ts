@@ -2,7 +2,7 @@ import { check } from "../check.ts";
 import type { Gpu } from "../gpu/gpu.ts";
 import { type CacheStep, type KvCache, type Place, sum } from "../kv/cache.ts";
 import type { AttentionBatch } from "../ops/attention.ts";
-import { attentionTiles } from "../ops/attention-tiles.ts";
+import { attentionTiles, tileSizes } from "../ops/attention-tiles.ts";
 import { Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 
@@ -89,11 +89,19 @@ export function makeBatch(
       sequenceOf: array("sequence of", sequenceOf!),
       queryStarts: array("query starts", queryStarts),
       contextLens: array("context lens", contextLens),
-      ...(tiles ? { tiles: array("tiles", attentionTiles(queryStarts, tiles), 2), tileRows: tiles } : {}),
+      ...(tiles ? tilesOf(queryStarts, tiles) : {}),
       work: { keys: sum(contextLens), pairs },
     };
   };
 
+  const tilesOf = (queryStarts: readonly number[], tileRows: number) => ({
+    tiles: array("tiles", attentionTiles(queryStarts, tileRows), 2),
+    tileRows,
+    tileSizes: tileSizes(
+      items.map((_, s) => queryStarts[s + 1]! - queryStarts[s]!),
+      tileRows,
+    ),
+  });
   const none = items.map(() => 0);
   const all = items.map(({ tokens }) => tokens.length);
   const ends = items.map(({ tokens, prompt = tokens.length }) => (apart ? prompt : tokens.length));

@@ -7,7 +7,7 @@ import { layernorm } from "../ops/layernorm.ts";
 import { matmulTransposed } from "../ops/matmul-transposed.ts";
 import { scope, type Tensor } from "../tensor.ts";
 import { type Batch, type BatchItem, makeBatch, type Rows } from "./batch.ts";
-import { batchProducts, tileRowsOf } from "./batch-products.ts";
+import { promptProducts, tileRowsOf } from "./batch-products.ts";
 import { attentionScale, loadConfig, type ModelConfig } from "./config.ts";
 import {
   type BlockWeights,
@@ -153,7 +153,7 @@ export class Gpt2 {
     this.gpu.submit();
     try {
       return scope(this.gpu, () => {
-        const products = batchProducts(this);
+        const products = promptProducts(this, cache.shape);
         const batch = makeBatch(this.gpu, this.config, cache, items, {
           tileRows: tileRowsOf(this, products, cache.shape),
           // A recorded step computes what follows a prompt with kernels of its own, whose sums may have another order.

@@ -22,6 +22,8 @@ export interface Products {
   qkv?(x: Tensor, weights: LinearWeights, slotMapping: Tensor, kv: LayerKv): Tensor;
   /** How rows are stored that only a product reads: f16 where it rounds them to halves anyway. */
   readonly rows: "f32" | "f16";
+  /** Rows of a tile of attention, where the queries that `qkv` gives are for a kernel that has a size of its own. */
+  readonly tileRows?: number;
 }
 
 /**

@@ -28,8 +28,6 @@ export interface ArrayLimits {
   readonly vocabSize: number;
   /** Rows of the tiles in which attention takes them; undefined: row by row. */
   readonly tileRows: number | undefined;
-  /** Do all rows go in tiles, those of sequences that decode too? */
-  readonly tilesAlways: boolean;
 }
 
 /** Launches whose tokens the ring on the GPU holds. */
@@ -140,13 +138,9 @@ export class RaggedArrays {
     return this.limits.tileRows;
   }
 
-  /**
-   * Does the step of a bucket attend by tiles? By tensor cores always, since they have an order of sums of their own. Portable
-   * tiles give the bits of rows, so they are for steps that have prompts for sure.
-   */
+  /** Does the step of a bucket attend by tiles? They give the bits of rows, and are for steps that have prompts for sure. */
   hasTiles({ rows }: Bucket): boolean {
-    const { tileRows, tilesAlways, maxSequences } = this.limits;
-    return tileRows !== undefined && (tilesAlways || rows > maxSequences);
+    return this.limits.tileRows !== undefined && rows > this.limits.maxSequences;
   }
 
   /** Lay a batch out for its bucket. Throws on what the GPU would take without a word, with nothing uploaded. */

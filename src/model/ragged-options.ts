@@ -1,4 +1,4 @@
-import { attendsByMatrix, batchProducts, tileRowsOf } from "./batch-products.ts";
+import { batchProducts, tileRowsOf } from "./batch-products.ts";
 import type { Gpt2 } from "./gpt2.ts";
 import type { ArrayLimits, Bucket } from "./ragged-arrays.ts";
 
@@ -30,7 +30,6 @@ export function movedSlots({ layout, pageSize }: StepSizes): number {
 export function limitsOf(model: Gpt2, options: StepSizes, slots: number): ArrayLimits {
   const { config } = model;
   const { layout, pageSize, maxSequences, maxSeqLen } = options;
-  const [products, shape] = [batchProducts(model), model.cacheShape(options.kvDtype)];
   const paged = layout === "pages";
   return {
     maxSequences,
@@ -40,8 +39,7 @@ export function limitsOf(model: Gpt2, options: StepSizes, slots: number): ArrayL
     // Page 0 is nobody's; strips have no such page, so padding gets a slot behind them.
     paddingSlot: paged ? 0 : slots,
     vocabSize: config.vocabSize,
-    tileRows: tileRowsOf(model, products, shape),
-    tilesAlways: attendsByMatrix(model, products, shape),
+    tileRows: tileRowsOf(model, batchProducts(model), model.cacheShape(options.kvDtype)),
   };
 }
 

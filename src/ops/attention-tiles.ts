@@ -30,6 +30,27 @@ export function attentionTiles(
   return padded;
 }
 
+/** Which tiles there are: of up to FEW_ROWS rows, of more. */
+export interface TileSizes {
+  readonly few: boolean;
+  readonly many: boolean;
+}
+
+/** A tile of up to so many rows is computed in a form of its own by tensor cores. */
+const FEW_ROWS = 16;
+
+/** What sizes the tiles have into which sequences with so many new tokens each are cut. */
+export function tileSizes(fresh: Iterable<number>, tileRows: number): TileSizes {
+  let few = false;
+  let many = false;
+  for (const count of fresh) {
+    const last = count % tileRows;
+    if (last > 0 && last <= FEW_ROWS) few = true;
+    if (last > FEW_ROWS || count >= tileRows) many = true;
+  }
+  return { few, many };
+}
+
 /** The most tiles that `rows` rows of at most `sequences` sequences can have: every sequence but one begins a tile it hardly fills. */
 export function maxAttentionTiles(rows: number, sequences: number, tileRows: number): number {
   return Math.min(rows, sequences + Math.floor(Math.max(0, rows - sequences) / tileRows));

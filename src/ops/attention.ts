@@ -2,6 +2,7 @@ import { check } from "../check.ts";
 import { Kernel } from "../gpu/kernel.ts";
 import type { Work } from "../gpu/recording.ts";
 import { ELEMENT_BYTES, shapeText, Tensor } from "../tensor.ts";
+import type { TileSizes } from "./attention-tiles.ts";
 import { checkCache } from "./kv-write.ts";
 import { storagePart } from "./storage.ts";
 
@@ -43,6 +44,8 @@ export interface AttentionBatch {
   readonly tiles?: Tensor;
   /** Rows of a full tile; there where `tiles` is. */
   readonly tileRows?: number;
+  /** Which tiles there may be, for forms that have launches for small and for large ones. Default: both. */
+  readonly tileSizes?: TileSizes;
   /** For the profile: keys that all sequences have together, and pairs of a row and a key that it sees. */
   readonly work?: { readonly keys: number; readonly pairs: number };
 }
