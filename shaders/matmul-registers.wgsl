@@ -63,15 +63,15 @@ alias Weights = array<vec4f, QUADS>;
 
 var<workgroup> stages: array<vec4f, 2u * STAGE_QUADS>;
 
-// Ask for what the step that begins at `k` needs. Past K both tiles are zero; past the last row and the last column those
-// stand in, and what is computed with them is never stored.
+// Ask for what the step that begins at `k` needs. Past the last row and the last column those stand in, and what is computed with
+// them is never stored. Nobody looks at a value before `store` does: who does waits for it.
 fn fetch_x(k: u32, first_row: u32, thread: u32) -> XLoads {
   var loads: XLoads;
   for (var i = 0u; i < X_LOADS; i++) {
     let at = i * THREADS + thread;
     let row = min(first_row + at / DEPTH_QUADS, params.rows - 1u);
     let quad = k / 4u + at % DEPTH_QUADS;
-    loads[i] = select(vec4f(), x[row * params.k_quads + min(quad, params.k_quads - 1u)], quad < params.k_quads);
+    loads[i] = x[row * params.k_quads + min(quad, params.k_quads - 1u)];
   }
   return loads;
 }
@@ -82,19 +82,23 @@ fn fetch_w(k: u32, first_quad: u32, thread: u32) -> WLoads {
     let at = i * THREADS + thread;
     let row = k + at / W_STRIDE;
     let quad = min(first_quad + at % W_STRIDE, N_QUADS - 1u);
-    loads[i] = select(Packed4(), w[min(row, params.depth - 1u) * N_QUADS + quad], row < params.depth);
+    loads[i] = w[min(row, params.depth - 1u) * N_QUADS + quad];
   }
   return loads;
 }
 
-// Put what has arrived into the stage that begins at `stage`; weights are unpacked on the way.
-fn store(stage: u32, xs: ptr<function, XLoads>, ws: ptr<function, WLoads>, thread: u32) {
+// Put what has arrived for the step at `k` into the stage that begins at `stage`; weights are unpacked on the way. Past K both tiles
+// are zero.
+fn store(stage: u32, k: u32, xs: ptr<function, XLoads>, ws: ptr<function, WLoads>, thread: u32) {
   for (var i = 0u; i < X_LOADS; i++) {
     let at = i * THREADS + thread;
-    stages[stage + at / DEPTH_QUADS * X_STRIDE + at % DEPTH_QUADS] = (*xs)[i];
+    let is_x = k / 4u + at % DEPTH_QUADS < params.k_quads;
+    stages[stage + at / DEPTH_QUADS * X_STRIDE + at % DEPTH_QUADS] = select(vec4f(), (*xs)[i], is_x);
   }
   for (var i = 0u; i < W_LOADS; i++) {
-    stages[stage + X_QUADS + i * THREADS + thread] = unpack4((*ws)[i]);
+    let at = i * THREADS + thread;
+    let is_w = k + at / W_STRIDE < params.depth;
+    stages[stage + X_QUADS + at] = select(vec4f(), unpack4((*ws)[i]), is_w);
   }
 }
 
@@ -132,7 +136,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
   var x_loads = fetch_x(0u, first_row, thread);
   var w_loads = fetch_w(0u, first_quad, thread);
   var stage = 0u;
-  store(stage, &x_loads, &w_loads, thread);
+  store(stage, 0u, &x_loads, &w_loads, thread);
   for (var k = 0u; k < params.depth; k += TILE_DEPTH) {
     workgroupBarrier(); // this stage is complete, and all are done with the other one
     x_loads = fetch_x(k + TILE_DEPTH, first_row, thread); // past K in the last step: zeros that nobody reads
@@ -171,7 +175,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3u, @builtin(local_invocation_index
       }
     }
     stage = STAGE_QUADS - stage;
-    store(stage, &x_loads, &w_loads, thread);
+    store(stage, k + TILE_DEPTH, &x_loads, &w_loads, thread);
   }
 
   // 3. Bias, epilogue, store.
