@@ -89,7 +89,7 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
 
   // Halves differ in what a load brings, not in what is done with it.
   // Two heads here and elsewhere, since each number of heads is one more kernel to compile.
-  test.each(dtype === "f32" ? [1, 3, 8, 64, 65, 128] : [3, 64])("heads of %i", async (headSize) => {
+  test.each(dtype === "f32" ? [1, 3, 8, 64, 65] : [3, 128])("heads of %i", async (headSize) => {
     const lengths: Lengths = [
       [0, 17],
       [119, 12],
@@ -167,7 +167,7 @@ describe.each(["f32", "f16"] as const)("keys and values in %s", (dtype) => {
     const [whole] = batch.contexts;
     const contexts = [{ ...whole!, keys: cut(whole!.keys), values: cut(whole!.values) }];
     const end = (blind - past) * C;
-    for (const tile of [LARGE, SMALL]) {
+    for (const tile of dtype === "f32" ? [LARGE, SMALL] : [SMALL]) {
       const expected = (await runFlash(gpu, batch, "contiguous", tile)).bits;
       const actual = await runFlash(gpu, { ...batch, contexts }, "contiguous", tile);
       expect(actual.bits.slice(0, end)).toEqual(expected.slice(0, end));
