@@ -13,6 +13,8 @@ export interface Bucket {
   readonly rows: number;
   /** 0 where nothing is sampled. */
   readonly samples: number;
+  /** Does attention take its rows in tiles? */
+  readonly tiles?: boolean;
 }
 
 /** What the arrays have to know of the step that they are for. */
@@ -32,6 +34,9 @@ export interface ArrayLimits {
 
 /** Launches whose tokens the ring on the GPU holds. */
 export const RING_LAUNCHES = 4;
+
+/** New tokens of a piece, on average, from which on a step is mostly prompts. */
+const PROMPT_ROWS = 16;
 
 /** A binding must begin at a multiple of 256 bytes. */
 const ALIGN_WORDS = 64;
@@ -138,9 +143,12 @@ export class RaggedArrays {
     return this.limits.tileRows;
   }
 
-  /** Does the step of a bucket attend by tiles? They give the bits of rows, and are for steps that have prompts for sure. */
-  hasTiles({ rows }: Bucket): boolean {
-    return this.limits.tileRows !== undefined && rows > this.limits.maxSequences;
+  /**
+   * Should a step of so many tokens in so many pieces attend by tiles? They give the bits of rows, load keys and values less often,
+   * and take as long for one row as for many: they are for steps that are mostly prompts.
+   */
+  suitTiles(tokens: number, pieces: number): boolean {
+    return this.limits.tileRows !== undefined && tokens >= PROMPT_ROWS * pieces;
   }
 
   /** Lay a batch out for its bucket. Throws on what the GPU would take without a word, with nothing uploaded. */

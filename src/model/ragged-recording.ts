@@ -47,7 +47,7 @@ export function recordRagged(
       sequenceOf: view("sequenceOf"),
       queryStarts: view("queryStarts"),
       contextLens: view("contextLens"),
-      ...(arrays.hasTiles(bucket) ? { tiles: view("tiles"), tileRows: arrays.tileRows } : {}),
+      ...(bucket.tiles ? { tiles: view("tiles"), tileRows: arrays.tileRows } : {}),
     };
     const [x] = model.layers([{ rows, products }], rememberedStep(layers, look)); // [T, C]
     if (bucket.samples === 0) return undefined;

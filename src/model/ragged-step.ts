@@ -191,7 +191,8 @@ export class RaggedStep {
     for (const { seen } of samples)
       if (seen !== undefined && !this.seen.isOpen(seen))
         check(false, `ragged step: the row ${seen} of tokens seen is not open`);
-    const step = this.bucketOf(tokens, samples.length);
+    const tiles = this.arrays.suitTiles(tokens, pieces.length);
+    const step = this.bucketOf(tokens, samples.length, tiles);
     this.arrays.fill(batch, step.bucket, launch);
     this.launches++;
     const result = this.run(batch, step, launch);
@@ -220,14 +221,14 @@ export class RaggedStep {
   // ---- recordings ----------------------------------------------------------------------------------------------
 
   /** The smallest bucket for so many tokens and samples. */
-  private bucketOf(tokens: number, samples: number): Recorded {
+  private bucketOf(tokens: number, samples: number, tiles: boolean): Recorded {
     const { maxSequences, maxBatchedTokens } = this.options;
     const rows = bucketSize(tokens, maxBatchedTokens);
     const padded = samples === 0 ? 0 : bucketSize(samples, maxSequences);
-    const key = rows * (maxSequences + 1) + padded;
+    const key = 2 * (rows * (maxSequences + 1) + padded) + Number(tiles);
     let step = this.recorded.get(key);
     if (!step) {
-      step = { bucket: { rows, samples: padded } };
+      step = { bucket: { rows, samples: padded, tiles } };
       this.recorded.set(key, step);
     }
     return step;

@@ -32,7 +32,7 @@ export type MatmulTier = (typeof MATMUL_TIERS)[number];
  */
 export const REGISTER_TILES = [
   { part: "register-tile-64x128", rows: 64, columns: 128, depth: 8, least: 264 },
-  { part: "register-tile-64x64", rows: 64, columns: 64, depth: 8, least: 96 },
+  { part: "register-tile-64x64", rows: 64, columns: 64, depth: 8, least: 200 },
   { part: "register-tile-32x32", rows: 32, columns: 32, depth: 32, least: 1 },
 ] as const;
 

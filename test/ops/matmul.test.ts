@@ -242,7 +242,7 @@ describe("the choice of a tier", () => {
 
   test("where workgroup memory is small, tiles stand in for those of registers that do not fit", () => {
     expect(matmulTier(device("gpu", least), 20, w(768))).toBe("tiles");
-    expect(matmulTier(device("gpu", least), 512, w(768))).toBe("registers");
+    expect(matmulTier(device("gpu", least), 1024, w(1024))).toBe("registers");
     expect(matmulTier(device("gpu", least), 4096, w(4096))).toBe("registers");
   });
 
