@@ -5,8 +5,8 @@ enable subgroups;
 //
 // A workgroup owns TILE_ROWS × TILE_COLUMNS outputs. Step by step over k it stages a tile of x, rounded to halves, and one of
 // w in workgroup memory; each of its subgroups multiplies a part of them, 16 × 16 × 16 at a time. The loads of the next step are on
-// their way in registers meanwhile. One stage is enough: several workgroups share a processor, and one multiplies while another
-// waits at a barrier; a second stage would take the memory of those others.
+// their way in registers meanwhile. One stage is enough, and faster than two taken in turn: a workgroup multiplies while another on
+// the same processor waits at a barrier (docs/matmul.md).
 //
 // The sum over k is one chain of such products in ascending order. So a row has the same bits in a tile of any size, and
 // whatever rows are beside it. Subgroups must be of 32 threads; K and w's columns are multiples of 8, since eight halves, an oct, are
