@@ -47,7 +47,8 @@ test.each(
 test("which sizes of tiles there are is what the list of tiles says", () => {
   fc.assert(
     fc.property(fc.array(fc.nat(200), { minLength: 1, maxLength: 8 }), (fresh) => {
-      const starts = fresh.reduce((all, count) => [...all, all.at(-1)! + count], [0]);
+      const starts = [0];
+      for (const count of fresh) starts.push(starts.at(-1)! + count);
       const tiles = attentionTiles(starts, TILE.rows);
       const rows = Array.from({ length: tiles.length / 2 }, (_, i) =>
         Math.min(TILE.rows, starts[tiles[2 * i]! + 1]! - tiles[2 * i + 1]!),
