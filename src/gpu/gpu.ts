@@ -137,7 +137,7 @@ export class Gpu {
 
   /** Run the first part of a recording, so that a GPU is busy while the rest is recorded; one for replay stays whole. */
   flush(): void {
-    if (!this.capturing && this.forms === "gpu" && this.recording.dispatches.length > 0) this.send();
+    if (!this.capturing && this.recording.dispatches.length > 0) this.send();
   }
 
   /** Take the recording in progress away, to run it elsewhere (the timer does). Its buffers stay as they are. */

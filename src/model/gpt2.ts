@@ -127,7 +127,7 @@ export class Gpt2 {
       const ys = scope(this.gpu, () => this.block(xs, { weights, layer, parts, step, trace })); // [T, C]
       for (const x of xs) x.free();
       xs = ys;
-      if (layer % FLUSH_LAYERS === 0) this.gpu.flush();
+      if (this.gpu.forms === "gpu" && layer % FLUSH_LAYERS === 0) this.gpu.flush();
     });
     this.gpu.stage = "head";
     return xs;

@@ -56,9 +56,9 @@ describe("recorded work and writes", () => {
     sum.free();
   });
 
-  test("any program of writes, sums, frees, submits and reads gives what a CPU gives", async () => {
+  test("any program of writes, sums, frees, flushes, submits and reads gives what a CPU gives", async () => {
     const step = fc.record({
-      do: fc.constantFrom("make", "write", "add", "add", "add", "free", "submit", "read"),
+      do: fc.constantFrom("make", "write", "add", "add", "add", "free", "flush", "submit", "read"),
       a: fc.nat(1000),
       b: fc.nat(1000),
       value: fc.integer({ min: -100, max: 100 }),
@@ -81,7 +81,8 @@ describe("recorded work and writes", () => {
           } else if (action === "free") {
             x.tensor.free();
             live.splice(live.indexOf(x), 1);
-          } else if (action === "submit") gpu.submit();
+          } else if (action === "flush") gpu.flush();
+          else if (action === "submit") gpu.submit();
           else expect(await x.tensor.read()).toEqual(x.expected);
         }
         for (const { tensor, expected } of live) {
@@ -92,6 +93,24 @@ describe("recorded work and writes", () => {
       { numRuns: 40 },
     );
   });
+});
+
+test("a flush leaves a recording for replay whole, and pooled buffers to who records on", async () => {
+  const a = from(1, 2, 3, 4);
+  const sum = add(a, a);
+  gpu.flush();
+  sum.free();
+  const again = add(a, a);
+  expect(again.allocation).toBe(sum.allocation);
+  expect(await numbers(again)).toEqual([2, 4, 6, 8]);
+  const recording = gpu.record(() => {
+    const inner = add(a, again);
+    gpu.flush();
+    inner.free();
+  });
+  expect(recording.dispatches).toHaveLength(1);
+  recording.free();
+  freeAll(a, again);
 });
 
 describe("params", () => {
